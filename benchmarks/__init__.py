@@ -1,0 +1,1 @@
+"""Measurements of dynsvc, beside the tests because they take minutes. They use the tests' servers."""

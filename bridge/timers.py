@@ -1,0 +1,128 @@
+"""What nobody else would notice: leases that ran out, jobs whose time came, leftovers of crashes."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import structlog
+
+from bridge.intake import Send
+from dynsvc.errors import LoaderFailed, OrderOverdue, WorkerLost
+from dynsvc.kue import Sighting
+from dynsvc.leases import AWAIT_LOADER, Entry
+from dynsvc.messages import TOKEN_PREFIX
+from dynsvc.site import Site
+
+__all__ = ["KueTimers", "LeaseTimer"]
+
+log = structlog.get_logger(__name__)
+
+#: A lease that has run out must stay so for this long, seen by one bridge without interruption. After an
+#: outage of Redis, or a jump of its clock, every lease has run out, and living workers renew within a second.
+_CONFIRM_S: Final = 2.5
+#: Longest time between two sendings of a message that waits for a worker.
+_RESEND_LONGEST_S: Final = 300.0
+
+
+class LeaseTimer:
+    """Sends lost messages again, and ends the attempts of lost workers."""
+
+    def __init__(self, site: Site, send: Send, clock: Callable[[], float] = time.monotonic) -> None:
+        self._site, self._send, self._clock = site, send, clock
+        #: (order, token, due) -> when first seen.
+        self._overdue: dict[tuple[str, str, str], float] = {}
+
+    def __call__(self) -> None:
+        """Look once at the leases that have run out."""
+        try:
+            entries = self._site.ledger.expired(self._site.settings.window)
+        except Exception:
+            self._overdue.clear()
+            raise
+        now = self._clock()
+        waiting = [entry for entry in entries if not entry.runner and entry.step != AWAIT_LOADER]
+        running = {(e.order_id, e.token, e.due_ms): e for e in entries if e.runner or e.step == AWAIT_LOADER}
+        self._overdue = {key: self._overdue.get(key, now) for key in running}
+        for key, entry in running.items():
+            if now - self._overdue[key] >= _CONFIRM_S:
+                self._end(entry)
+        for entry in waiting:
+            self._send_again(entry)
+
+    def _send_again(self, entry: Entry) -> None:
+        settings = self._site.settings
+        if time.time() > entry.message.get("expires_at_s", math.inf):
+            late = OrderOverdue(entry.order_id, f"the wait for {entry.step}", settings.order_limit_s)
+            self._site.jobs.fail(entry.order_id, entry.token, late.headline, message=str(late))
+            self._site.ledger.release(entry.order_id, entry.token)
+            log.warning("order overdue", order_id=entry.order_id, error=str(late))
+            return
+        self._send(entry.step, entry.message)
+        sends = self._site.ledger.sent_again(entry, wait_s=settings.resend_s, longest_s=_RESEND_LONGEST_S)
+        if sends:
+            log.info("message sent again", order_id=entry.order_id, step=entry.step, sends=sends)
+
+    def _end(self, entry: Entry) -> None:
+        settings, jobs, ledger = self._site.settings, self._site.jobs, self._site.ledger
+        losses = ledger.take_lost(
+            entry, f"bridge:{entry.due_ms}", lease_s=settings.lease_s, keep_s=settings.keep_s
+        )
+        if not losses:
+            return
+        if entry.step == AWAIT_LOADER:
+            late = LoaderFailed(entry.loader_job_id, f"no outcome within {settings.loader_timeout_s:g} s")
+            jobs.fail(entry.order_id, entry.token, late.headline, message=str(late))
+            ledger.release(entry.order_id, entry.token)
+            log.warning("the loader gave no outcome", order_id=entry.order_id, error=str(late))
+            return
+        lost = WorkerLost(entry.order_id, entry.step, settings.lease_s)
+        again = losses <= settings.infrastructure_retries
+        if again:
+            line = f"{lost.headline}; tried again ({losses} of {settings.infrastructure_retries})"
+            jobs.requeue(entry.order_id, entry.token, line)
+        else:
+            jobs.fail(entry.order_id, entry.token, lost.headline, message=str(lost))
+        ledger.release(entry.order_id, entry.token, keep_losses=again)
+        log.warning("worker lost", order_id=entry.order_id, step=entry.step, runner=entry.runner, again=again)
+
+
+class KueTimers:
+    """Kue's own timers, which otherwise run only in native workers, and the repair of what crashes left."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._suspects: Mapping[str, Sighting] = {}
+        self._orphans: set[tuple[str, str]] = set()
+        self._birth = ""
+
+    def promote_and_expire(self) -> None:
+        """Put delayed jobs whose time has come into the queue; fail running jobs whose ttl has run out."""
+        types, jobs = self._site.settings.job_types, self._site.jobs
+        for job_id in jobs.promote_due(types=types):
+            log.info("delayed order promoted", order_id=job_id)
+        for expired in jobs.expire_ttl(types, TOKEN_PREFIX):
+            log.warning("time to live exceeded", order_id=expired.job_id, attempt=expired.worker_id)
+
+    def repair(self) -> None:
+        """Give back waiting jobs that no worker can see, and running jobs of ours that nobody runs."""
+        settings, jobs, ledger = self._site.settings, self._site.jobs, self._site.ledger
+        birth = ledger.birth()
+        if self._birth not in {"", birth}:
+            log.error("Kue's Redis has lost its data: orders placed before are gone, place them again")
+        self._birth = birth
+        scan = jobs.repair_limbo(settings.job_types, self._suspects)
+        self._suspects = scan.suspects
+        for job_id in scan.repaired:
+            log.warning("order put back into the queue: no worker could see it", order_id=job_id)
+        active = [(job.job_id, job.worker_id) for job in jobs.active(settings.job_types, TOKEN_PREFIX)]
+        held = ledger.holds([job_id for job_id, _ in active])
+        unheld = {job for job, in_flight in zip(active, held, strict=True) if not in_flight}
+        # Twice in a row: between the two look-ups an attempt may end or begin.
+        for job_id, token in unheld & self._orphans:
+            lost = WorkerLost(job_id, "an unknown step", settings.lease_s)
+            if jobs.requeue(job_id, token, f"{lost.headline}; nothing is known of the attempt, tried again"):
+                log.warning("orphaned order put back into the queue", order_id=job_id)
+        self._orphans = unheld

@@ -1,0 +1,46 @@
+"""The Celery app. ``celery -A dynsvc worker`` finds it here; its settings are in ``celeryconfig.py``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Celery
+from celery.signals import setup_logging
+from kombu.exceptions import OperationalError
+
+from dynsvc.errors import PeerUnavailable
+
+__all__ = ["app", "broker_alive"]
+
+app = Celery("dynsvc", config_source="celeryconfig", set_as_current=True)
+
+
+@setup_logging.connect
+def _configure_logging(**_kwargs: Any) -> None:
+    # Celery leaves the root logger alone when this signal has a receiver.
+    from dynsvc.logs import configure  # noqa: PLC0415  (needed only in processes that log)
+    from dynsvc.settings import Settings  # noqa: PLC0415
+
+    configure(Settings.load())
+
+
+def broker_alive(timeout_s: float = 5.0) -> str:
+    """Connect to the broker once.
+
+    Returns
+    -------
+    str
+        The broker's address, without its password.
+
+    Raises
+    ------
+    PeerUnavailable
+        The broker does not answer (transient).
+    """
+    with app.connection_for_write(connect_timeout=timeout_s) as connection:
+        address = connection.as_uri()
+        try:
+            connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0, timeout=timeout_s)
+        except (OperationalError, *connection.connection_errors) as error:
+            raise PeerUnavailable(f"broker {address}", str(error)) from error
+    return str(address)

@@ -1,0 +1,76 @@
+"""A form with one file, as the body of an HTTP request that is read from disk while it is sent."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+__all__ = ["Form"]
+
+_CHUNK_BYTES = 64 * 1024
+
+
+class Form:
+    """The body of a ``multipart/form-data`` request. Can be sent once; closes its file as a context manager.
+
+    Parameters
+    ----------
+    fields
+        The form's text fields.
+    file_field, path, media_type
+        The form's file field, the file, and what it is.
+    longest_s
+        Reading the body to its end later than this raises TimeoutError.
+    """
+
+    def __init__(
+        self, fields: Mapping[str, str], file_field: str, path: Path, media_type: str, *, longest_s: float
+    ) -> None:
+        boundary = f"dynsvc-{uuid.uuid4().hex}"
+        self.content_type = f"multipart/form-data; boundary={boundary}"
+        parts = [
+            f'--{boundary}\r\nContent-Disposition: form-data; name="{_quoted(name)}"\r\n\r\n{value}\r\n'
+            for name, value in fields.items()
+        ]
+        parts.append(
+            f'--{boundary}\r\nContent-Disposition: form-data; name="{_quoted(file_field)}"; '
+            f'filename="{_quoted(path.name)}"\r\nContent-Type: {media_type}\r\n\r\n'
+        )
+        self._head = "".join(parts).encode()
+        self._tail = f"\r\n--{boundary}--\r\n".encode()
+        self._file = path.open("rb")
+        self._file_bytes = os.fstat(self._file.fileno()).st_size
+        self._deadline = time.monotonic() + longest_s
+        #: True from the moment the last byte was handed over: the peer may have the whole form.
+        self.sent_completely = False
+
+    def __enter__(self) -> Form:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._file.close()
+
+    def __len__(self) -> int:
+        return len(self._head) + self._file_bytes + len(self._tail)
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield self._head
+        left = self._file_bytes
+        while left:
+            if time.monotonic() > self._deadline:
+                raise TimeoutError("the peer takes the form too slowly")
+            chunk = self._file.read(min(_CHUNK_BYTES, left))
+            if not chunk:
+                raise OSError(f"the file became shorter by {left} bytes while it was sent")
+            left -= len(chunk)
+            yield chunk
+        self.sent_completely = True
+        yield self._tail
+
+
+def _quoted(text: str) -> str:
+    """Escape *text* for a quoted header parameter, the way browsers do."""
+    return text.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")

@@ -1,0 +1,100 @@
+"""Connections to a Redis server, and its errors in our words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from dynsvc.errors import PeerRefused, PeerUnavailable
+from dynsvc.settings import RedisServer
+
+__all__ = ["answering", "connect"]
+
+#: A script takes milliseconds; a server that is silent for this long is away.
+_ANSWER_S = 10.0
+_CONNECT_S = 5.0
+#: An idle connection is tried before it is used, so that one cut by a firewall is noticed.
+_HEALTH_CHECK_S = 15
+
+# Answers of a server that is there but cannot serve now.
+_PASSING = (
+    redis.exceptions.OutOfMemoryError,
+    redis.exceptions.ReadOnlyError,
+    redis.exceptions.ClusterDownError,
+    redis.exceptions.TryAgainError,
+)
+_PASSING_CODES = frozenset({"OOM", "READONLY", "CLUSTERDOWN", "TRYAGAIN", "MISCONF", "BUSY", "NOREPLICAS"})
+# Redis before 7 wraps the error of a command in a script: "Error running script …: 12: -OOM command not …".
+_CODE = re.compile(r"(?:^|: -)([A-Z]{3,}) ")
+
+
+def connect(server: RedisServer, *, db: int | None = None, name: str = "dynsvc") -> redis.Redis:
+    """Return a client of *server*. It connects with its first command; the caller closes it.
+
+    Nothing is repeated behind the caller's back: a lost reply surfaces as an error, because only the caller
+    knows whether its command may run twice.
+
+    Parameters
+    ----------
+    server
+        Address and password.
+    db
+        Database, if not the server's.
+    name
+        Shown by the server's list of clients.
+    """
+    return redis.Redis(
+        host=server.host,
+        port=server.port,
+        db=server.db if db is None else db,
+        username=server.username,
+        password=server.password.get_secret_value() if server.password else None,
+        ssl=server.tls,
+        client_name=name,
+        decode_responses=True,
+        # A foreign program may have stored anything in a job.
+        encoding_errors="replace",
+        socket_timeout=_ANSWER_S,
+        socket_connect_timeout=_CONNECT_S,
+        socket_keepalive=True,
+        health_check_interval=_HEALTH_CHECK_S,
+        retry=Retry(NoBackoff(), 0),
+        # The old protocol serves us as well, and servers before Redis 6 know no other.
+        protocol=2,
+    )
+
+
+@contextmanager
+def answering(peer: str) -> Iterator[None]:
+    """Turn errors of the Redis client into ours.
+
+    Raises
+    ------
+    PeerUnavailable
+        No connection, no answer in time, or the server cannot serve now (transient).
+    PeerRefused
+        Wrong password, missing rights, or a key of another kind (permanent).
+    """
+    try:
+        yield
+    except (redis.exceptions.AuthenticationError, redis.exceptions.AuthorizationError) as error:
+        raise PeerRefused(peer, _sentence(error)) from error
+    except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
+        raise PeerUnavailable(peer, _sentence(error)) from error
+    except redis.exceptions.ResponseError as error:
+        code = _CODE.search(str(error))
+        if isinstance(error, _PASSING) or (code and code.group(1) in _PASSING_CODES):
+            raise PeerUnavailable(peer, _sentence(error)) from error
+        raise PeerRefused(peer, _sentence(error)) from error
+    except redis.exceptions.RedisError as error:
+        raise PeerUnavailable(peer, _sentence(error)) from error
+
+
+def _sentence(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else text[:199] + "…"

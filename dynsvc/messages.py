@@ -1,0 +1,124 @@
+"""What travels between the steps: one growing JSON document, and the names both sides share.
+
+Tasks exchange ids, names and digests. Pixels, masks and zips lie in the artifact store.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dynsvc.artifacts import Artifact
+from dynsvc.orders import Order
+from dynsvc.regions import Region
+from dynsvc.slides import Slide
+
+__all__ = [
+    "CPU",
+    "FETCH_ORDER",
+    "FETCH_ROI",
+    "GPU",
+    "IO",
+    "RUN_ALGORITHM",
+    "SCHEMA",
+    "STEPS",
+    "TOKEN_PREFIX",
+    "UPLOAD_ZIP",
+    "Input",
+    "Message",
+    "Plan",
+    "Result",
+]
+
+#: Number of the document's shape. A worker refuses newer ones; they are sent again and reach a newer worker.
+SCHEMA: Final = 1
+
+FETCH_ORDER: Final = "dynsvc.fetch_order"
+FETCH_ROI: Final = "dynsvc.fetch_roi"
+RUN_ALGORITHM: Final = "dynsvc.run_algorithm"
+UPLOAD_ZIP: Final = "dynsvc.upload_zip"
+#: The steps of an order, in their order.
+STEPS: Final = (FETCH_ORDER, FETCH_ROI, RUN_ALGORITHM, UPLOAD_ZIP)
+
+#: Every attempt's token begins so; jobs of other workers are left alone.
+TOKEN_PREFIX: Final = "dynsvc:"  # noqa: S105
+
+IO: Final = "io"
+CPU: Final = "cpu"
+GPU: Final = "gpu"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Plan(_Part):
+    """What ``fetch_order`` decided: which slide, which region, which algorithm with which parameters."""
+
+    order: Order
+    slide: Slide
+    region: Region
+    algorithm: str
+    algorithm_version: str
+    device: str
+    parameters: dict[str, str]
+    #: Micrometres per pixel of level 0, from the slide, else the order, else the descriptor.
+    mpp_um: float
+    mpp_from: str
+
+
+class Input(_Part):
+    """What ``fetch_roi`` stored."""
+
+    picture: Artifact
+    suffix: str
+    width_px: int
+    height_px: int
+
+
+class Result(_Part):
+    """What ``run_algorithm`` stored."""
+
+    archive: Artifact
+    #: Number of objects, 0 for "nothing found", None where the algorithm has no table.
+    objects: int | None = None
+    #: The image's digest or the program's path.
+    executed: str
+    #: Where, and whether it was kept from an earlier order.
+    host: str = ""
+    cached: bool = False
+
+
+class Message(_Part):
+    """The document that a step receives and, grown, hands on."""
+
+    schema_number: int = Field(SCHEMA, alias="schema", le=SCHEMA)
+    order_id: str
+    job_type: str
+    #: The attempt: the fencing token, and Kue's ``workerId`` while the attempt owns the job.
+    token: str
+    plan: Plan | None = None
+    input: Input | None = None
+    result: Result | None = None
+    #: When the order has taken too long, seconds since the epoch; set when it is claimed.
+    expires_at_s: float | None = None
+    #: Seconds spent in each finished step.
+    timings_s: dict[str, float] = {}
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True)
+
+    def to_document(self) -> dict[str, Any]:
+        """Return the JSON document."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+    @classmethod
+    def from_document(cls, document: dict[str, Any]) -> Message:
+        """Read a document written by :meth:`to_document`.
+
+        Raises
+        ------
+        pydantic.ValidationError
+            The document is not one of ours.
+        """
+        return cls.model_validate(document)

@@ -1,0 +1,122 @@
+"""``provenance.json``: what a result was made of, in every zip.
+
+All but its section ``run`` follows from the order, the pixels and the algorithm: the same inputs give the
+same bytes. ``run`` tells of this one execution: who, where, when, how long.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Final
+
+from dynsvc import __version__
+from dynsvc.algorithms import Algorithm
+from dynsvc.execution import Executed
+from dynsvc.messages import Input, Message, Plan
+from dynsvc.runtime import Run, Seen
+
+__all__ = ["NAME", "SCHEMA", "document", "facts", "portable", "run_facts"]
+
+#: Name of the file at the top of the zip.
+NAME: Final = "provenance.json"
+#: Number of the document's shape.
+SCHEMA: Final = 1
+
+
+def portable(argv: Sequence[str], seen: Seen) -> list[str]:
+    """Return an argument list in which the run's folders have the names that a container gives them."""
+    # The longer one first, should one lie in the other.
+    places = sorted(
+        ((seen.input_dir, "/input"), (seen.output_dir, "/output")), key=lambda pair: -len(pair[0])
+    )
+    words = list(argv)
+    for folder, name in places:
+        words = [word.replace(folder, name) for word in words]
+    return words
+
+
+def facts(algorithm: Algorithm, plan: Plan, fetched: Input, run: Run, seen: Seen) -> dict[str, Any]:
+    """Return what is known before the run and does not depend on where and when it happens."""
+    slide, region, picture = plan.slide, plan.region, fetched.picture
+    return {
+        "schema": SCHEMA,
+        "dynsvc": __version__,
+        "algorithm": {
+            "name": algorithm.name,
+            "version": algorithm.version,
+            "image": run.image,
+            "argv": portable(run.argv, seen),
+            "parameters": dict(plan.parameters),
+            "device": algorithm.device.kind,
+        },
+        "input": {
+            "case_id": plan.order.case_id,
+            "subject_id": plan.order.subject_id,
+            "analysis_id": plan.order.execution_id,
+            "slide_width_px": slide.width_px,
+            "slide_height_px": slide.height_px,
+            "mpp_um": plan.mpp_um,
+            "mpp_from": plan.mpp_from,
+            "region": {
+                "x_px": region.x_px,
+                "y_px": region.y_px,
+                "width_px": region.width_px,
+                "height_px": region.height_px,
+            },
+            "picture": {
+                "sha256": picture.sha256,
+                "size_bytes": picture.size_bytes,
+                "width_px": fetched.width_px,
+                "height_px": fetched.height_px,
+                "suffix": fetched.suffix,
+            },
+        },
+    }
+
+
+def run_facts(
+    message: Message, host: str, executed: Executed | None, *, cache: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return the section ``run``.
+
+    Parameters
+    ----------
+    executed
+        The run; None where the result of an earlier one is delivered again.
+    cache
+        Of that one: its order and when it ended.
+    """
+    timings_s = dict(message.timings_s)
+    section: dict[str, Any] = {
+        "order_id": message.order_id,
+        "host": host,
+        "ended_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "timings_s": timings_s,
+        "cache": dict(cache) if cache else None,
+    }
+    if executed:
+        outcome, run = executed.outcome, executed.run
+        timings_s |= {"waited": round(executed.waited_s, 4), "algorithm": round(outcome.duration_s, 4)}
+        section |= {
+            "gpus": list(outcome.gpus or run.gpu_ids),
+            "mode": run.mode,
+            "warm": outcome.warm,
+            "limits": asdict(run.limits),
+        }
+    return section
+
+
+def document(
+    known: Mapping[str, Any], result: Mapping[str, Any], run: Mapping[str, Any], executed: str
+) -> bytes:
+    """Return the file's bytes: UTF-8, two spaces, the keys in their order."""
+    algorithm = {**known["algorithm"], "executed": executed}
+    text = json.dumps(
+        {**known, "algorithm": algorithm, "result": dict(result), "run": dict(run)},
+        indent=2,
+        ensure_ascii=False,
+    )
+    return f"{text}\n".encode()

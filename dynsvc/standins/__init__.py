@@ -1,0 +1,1 @@
+"""Stand-ins for the hospital's servers, for the demo and for tests. Never part of an installation."""

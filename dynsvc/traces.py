@@ -1,0 +1,103 @@
+"""The trace of an order: which host did which step, for how long, with what. For ``dynsvc explain`` only.
+
+It lies in the orders' Redis beside the ledger, as a list of small JSON documents that vanishes with time.
+Nothing depends on it: what cannot be written is left out.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from dynsvc.errors import PeerUnavailable
+from dynsvc.kue import answering
+
+__all__ = ["Noted", "StepTrace", "Traces"]
+
+log = structlog.get_logger(__name__)
+
+#: An order has about ten entries in each attempt.
+_ENTRIES = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noted:
+    """One entry."""
+
+    attempt: str
+    step: str
+    host: str
+    #: By the host's clock, seconds since the epoch.
+    at_s: float
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Traces:
+    """The traces of all orders of one Kue.
+
+    Parameters
+    ----------
+    client
+        The orders' Redis.
+    head
+        Kue's key head.
+    peer
+        The server's name in errors.
+    keep_s
+        How long an entry stays after the last one.
+    """
+
+    def __init__(self, client: Any, head: str, peer: str, *, keep_s: float) -> None:
+        self._client, self._head, self._peer, self._keep_s = client, f"dynsvc:{head}trace:", peer, keep_s
+
+    def add(self, order_id: str, entry: Noted) -> None:
+        """Write one entry, or none where Redis is away."""
+        document = {
+            "attempt": entry.attempt,
+            "step": entry.step,
+            "host": entry.host,
+            "at_s": round(entry.at_s, 3),
+            "facts": dict(entry.facts),
+        }
+        key = f"{self._head}{order_id}"
+        try:
+            with answering(self._peer), self._client.pipeline(transaction=False) as pipeline:
+                pipeline.rpush(key, json.dumps(document))
+                pipeline.ltrim(key, -_ENTRIES, -1)
+                pipeline.pexpire(key, round(self._keep_s * 1000))
+                pipeline.execute()
+        except PeerUnavailable as error:
+            log.warning("trace not written", error=str(error))
+
+    def read(self, order_id: str) -> list[Noted]:
+        """Return the entries of an order, the oldest first.
+
+        Raises
+        ------
+        PeerUnavailable
+            Redis does not answer (transient).
+        """
+        with answering(self._peer):
+            texts = self._client.lrange(f"{self._head}{order_id}", 0, -1)
+        return [Noted(**json.loads(text)) for text in texts]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepTrace:
+    """Writes the entries of one step."""
+
+    traces: Traces
+    order_id: str
+    attempt: str
+    step: str
+    host: str
+
+    def note(self, **facts: object) -> None:
+        """Write one entry."""
+        entry = Noted(attempt=self.attempt, step=self.step, host=self.host, at_s=time.time(), facts=facts)
+        self.traces.add(self.order_id, entry)

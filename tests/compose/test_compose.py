@@ -1,0 +1,365 @@
+"""The stack of docker-compose.yml, built and started on a real engine, with the real Kue."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.support.compose import ROOT, Stack, docker, eventually, provide_base_images, running_stack
+from tests.support.images import engine
+
+# Images are built in the first test's time.
+pytestmark = [pytest.mark.services, pytest.mark.docker, pytest.mark.timeout(900)]
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+NUCLEI = "dynsvc/nuclei:1.0.0"
+OURS = ("service", "demo", "kue", "socket-proxy")
+STEPS = ["dynsvc.fetch_order", "dynsvc.fetch_roi", "dynsvc.run_algorithm", "dynsvc.upload_zip"]
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    engine()
+    provide_base_images()
+    with running_stack(COMMIT) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def first_order(stack: Stack) -> dict[str, Any]:
+    """Kue's record of the order that deploy/demo.sh placed through Kue's API."""
+    return stack.ended(1)
+
+
+def reached(stack: Stack, service: str, port: int, path: str) -> bool:
+    try:
+        return stack.ask(stack.url(service, port) + path, None).ok
+    except OSError:
+        return False
+
+
+def four_tasks(stack: Stack, order: int) -> list[str]:
+    """Return the names of the order's successful tasks as Flower knows them."""
+    tasks = (stack.flower("/api/tasks") or {}).values()
+    return sorted(
+        task["name"]
+        for task in tasks
+        if task["state"] == "SUCCESS" and f"'order_id': '{order}'" in (task["args"] or "")
+    )
+
+
+def test_an_order_through_kues_api_ends_as_a_zip_at_the_loader(
+    stack: Stack, first_order: dict[str, Any]
+) -> None:
+    assert first_order["state"] == "complete", first_order
+    zips = stack.compose("exec", "-T", "demo-loader", "ls", "results").split()
+    assert len(zips) == 1
+    copied = engine().get_archive(
+        stack.containers("demo-loader")[0]["Id"], f"/var/lib/dynsvc/results/{zips[0]}"
+    )[0]
+    tar = b"".join(copied)
+    # The archive holds the one file behind a block of 512 bytes.
+    with zipfile.ZipFile(io.BytesIO(tar[tar.index(b"PK\x03\x04") :])) as result:
+        names = result.namelist()
+    assert [name for name in names if name.endswith("-seg.png")], names
+    assert [name for name in names if name.endswith("-features.csv")], names
+
+
+def test_the_algorithm_ran_as_a_container_and_none_is_left(stack: Stack, first_order: dict[str, Any]) -> None:
+    nuclei = engine().inspect_image(NUCLEI)
+    assert first_order["result"]["executed"] in {nuclei["Id"], *nuclei["RepoDigests"]}
+    left = engine().containers(all=True, filters={"label": f"dynsvc.order={first_order['id']}"})
+    ours = [container for container in left if stack.project in json.dumps(container["Mounts"])]
+    assert ours == []
+
+
+def test_flower_lists_the_four_tasks_of_an_order_also_after_a_restart(
+    stack: Stack, first_order: dict[str, Any]
+) -> None:
+    order = int(first_order["id"])
+    eventually(lambda: four_tasks(stack, order) == STEPS, "the four tasks")
+    stack.compose("restart", "flower")
+    eventually(lambda: four_tasks(stack, order) == STEPS, "the four tasks after a restart")
+
+
+@pytest.mark.parametrize(
+    ("service", "port", "path"), [("kue", 3000, "/stats"), ("flower", 5555, "/api/tasks")]
+)
+def test_pages_need_their_password(
+    stack: Stack, first_order: dict[str, Any], service: str, port: int, path: str
+) -> None:
+    name = f"{service}_password"
+
+    def status(password: str | None) -> int | None:
+        try:
+            return stack.ask(stack.url(service, port) + path, password).status_code
+        except (OSError, AssertionError):
+            return None
+
+    eventually(lambda: status(stack.secret(name)) == 200, f"{service} with its password")
+    assert status(None) == 401
+    assert status("x" + stack.secret(name)) == 401
+    assert status(stack.secret("redis_password")) == 401
+
+
+def test_kues_pages_are_there_and_an_endless_id_ends_nothing(
+    stack: Stack, first_order: dict[str, Any]
+) -> None:
+    url, password = stack.url("kue", 3000), stack.secret("kue_password")
+    assert "<title>Orders</title>" in stack.ask(f"{url}/active", password).text
+    assert stack.ask(f"{url}/job/{'1' * 100}", password).status_code == 404
+    assert stack.kue("/stats")["completeCount"] >= 1
+
+
+def test_check_finds_every_peer(stack: Stack, first_order: dict[str, Any]) -> None:
+    printed = stack.compose(
+        *("exec", "-T", "worker", "sh", "-c", "with-secrets dynsvc check --quiet; [ $? -le 1 ]")
+    )
+    states = {line[8:].partition("  ")[0]: line.split()[0] for line in printed.splitlines()[:-1]}
+    # The demo's loader tells of its jobs, but not of their types, which is what the check asks for.
+    states.pop("loader's outcomes")
+    assert "broken" not in states.values(), printed
+    assert [
+        name for name in ("broker", "runtime", "image server", "annotation loader") if states[name] == "ok"
+    ]
+
+
+def test_ports_are_published_on_loopback_only(stack: Stack, first_order: dict[str, Any]) -> None:
+    published = {
+        (container["Config"]["Labels"]["com.docker.compose.service"], address["HostIp"])
+        for container in stack.containers()
+        for addresses in container["NetworkSettings"]["Ports"].values()
+        for address in addresses or []
+    }
+    assert published == {("kue", "127.0.0.1"), ("flower", "127.0.0.1")}
+
+
+def test_only_the_socket_proxy_has_the_engines_socket(stack: Stack, first_order: dict[str, Any]) -> None:
+    holders = {
+        container["Config"]["Labels"]["com.docker.compose.service"]
+        for container in stack.containers()
+        if any("docker.sock" in mount["Source"] for mount in container["Mounts"])
+    }
+    assert holders == {"socket-proxy"}
+
+
+def test_no_container_is_privileged_and_no_secret_is_in_what_the_engine_tells(
+    stack: Stack, first_order: dict[str, Any]
+) -> None:
+    for container in stack.containers():
+        name = container["Name"]
+        assert container["HostConfig"]["CapDrop"] == ["ALL"], name
+        assert container["HostConfig"]["ReadonlyRootfs"], name
+        for secret in ("redis_password", "kue_password", "flower_password"):
+            assert stack.secret(secret) not in json.dumps(container), (name, secret)
+    for secret in ("redis_password", "kue_password", "flower_password"):
+        assert stack.secret(secret) not in stack.compose("logs", "--no-color"), secret
+
+
+def test_redis_keeps_its_data_on_disk_and_refuses_strangers(
+    stack: Stack, first_order: dict[str, Any]
+) -> None:
+    def cli(words: str, login: str = "REDISCLI_AUTH=$(cat /run/secrets/redis_password) ") -> str:
+        return stack.compose("exec", "-T", "redis", "sh", "-c", f"{login}redis-cli {words}")
+
+    assert cli("config get appendonly").split()[1] == "yes"
+    assert cli("config get maxmemory-policy").split()[1] == "noeviction"
+    assert "NOAUTH" in cli("get q:ids", login="")
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_an_image_is_labelled_watched_and_has_no_compiler(stack: Stack, name: str) -> None:
+    image = engine().inspect_image(f"dynsvc/{name}:test")
+    labels = image["Config"]["Labels"]
+    assert labels["org.opencontainers.image.revision"] == COMMIT
+    assert labels["org.opencontainers.image.version"] == "test"
+    if name != "demo":
+        assert image["Config"]["Healthcheck"]["Test"][0] != "NONE"
+    if name != "socket-proxy":
+        assert image["Config"]["User"] not in {"", "0", "root"}
+    found = docker(
+        *("run", "--rm", "--network", "none", "--entrypoint", "sh", f"dynsvc/{name}:test"),
+        *("-c", "command -v gcc cc g++ make || echo none"),
+    )
+    assert found.strip() == "none"
+
+
+def test_the_service_image_holds_what_is_locked_and_nothing_that_builds(stack: Stack) -> None:
+    listed = docker(
+        *("run", "--rm", "--network", "none", "dynsvc/service:test", "python", "-c"),
+        "from importlib.metadata import distributions as d; print(*(x.name for x in d()))",
+    ).split()
+    assert {"dynsvc", "celery", "flower"} <= set(listed)
+    assert not {"pip", "setuptools", "hatchling", "numpy", "pytest"} & set(listed)
+
+
+def worker_container(source: str, **host: Any) -> dict[str, Any]:
+    """What a worker asks for, as far as the proxy looks at it; *host* changes it."""
+    return {
+        "Image": NUCLEI,
+        "Entrypoint": ["true"],
+        "User": "10001:10001",
+        "Labels": {"dynsvc.managed": "1"},
+        "HostConfig": {
+            "NetworkMode": "none",
+            "CapDrop": ["ALL"],
+            "SecurityOpt": ["no-new-privileges"],
+            "Mounts": [{"Type": "bind", "Source": source, "Target": "/input"}],
+            **host,
+        },
+    }
+
+
+def test_the_proxy_lets_a_worker_create_only_harmless_containers(
+    stack: Stack, first_order: dict[str, Any]
+) -> None:
+    scratch = engine().inspect_volume(f"{stack.project}_scratch")["Mountpoint"]
+    work = f"{scratch}/work"
+
+    def mount(source: str, kind: str = "bind") -> list[dict[str, str]]:
+        return [{"Type": kind, "Source": source, "Target": "/host"}]
+
+    good = json.dumps(worker_container(work))
+    bad = {
+        "privileged": json.dumps(worker_container(work, Privileged=True)),
+        "in lower case": json.dumps(worker_container(work, privileged=True)),
+        "escaped": good.replace('"CapDrop"', '"\\u0050rivileged": true, "CapDrop"'),
+        "folded": good.replace('"CapDrop"', '"Bind\u017f": ["/:/host"], "CapDrop"'),
+        "binds": json.dumps(worker_container(work, Binds=["/:/host"])),
+        "the host's root": json.dumps(worker_container(work, Mounts=mount("/"))),
+        "up and out": json.dumps(worker_container(work, Mounts=mount(f"{work}/../../../.."))),
+        "another volume": json.dumps(
+            worker_container(work, Mounts=mount(f"{stack.project}_redis", "volume"))
+        ),
+        "a neighbour": json.dumps(worker_container(work, Mounts=mount(f"{scratch}x/work"))),
+        "twice": good.replace('"Target"', '"source": "/", "Target"'),
+        "the host's processes": json.dumps(worker_container(work, PidMode="host")),
+        "the host's network": json.dumps(worker_container(work, NetworkMode="host")),
+        "a capability": json.dumps(worker_container(work, CapAdd=["SYS_ADMIN"])),
+        "all capabilities": json.dumps(worker_container(work, CapDrop=[])),
+        "capabilities after all": good.replace('"SecurityOpt"', '"capdrop": [], "SecurityOpt"'),
+        "capabilities not named": good.replace('"CapDrop": ["ALL"], ', ""),
+        "privileges not named": good.replace('"SecurityOpt": ["no-new-privileges"], ', ""),
+        "network not named": good.replace('"NetworkMode": "none", ', ""),
+        "a volume by a path": json.dumps(worker_container(work, Mounts=mount(work, "volume"))),
+        "a log elsewhere": json.dumps(worker_container(work, LogConfig={"Type": "syslog"})),
+        "no filter": json.dumps(worker_container(work, SecurityOpt=["seccomp=unconfined"])),
+        "root": good.replace("10001:10001", "0:0"),
+        "a group": good.replace("10001:10001", "10001:999"),
+        "nobody": good.replace('"User": "10001:10001", ', ""),
+        "not ours": good.replace('{"dynsvc.managed": "1"}', "{}"),
+    }
+    calls = {
+        "exec": ("POST", "/containers/x/exec"),
+        "build": ("POST", "/build"),
+        "pull": ("POST", "/images/create?fromImage=x"),
+        "read files": ("GET", "/containers/x/archive?path=/"),
+        "volumes": ("GET", "/volumes"),
+        "prune": ("POST", "/containers/prune"),
+        "change": ("POST", "/containers/x/update"),
+    }
+    requests = {"good": ("POST", "/containers/create", good)}
+    requests |= {name: ("POST", "/containers/create", body) for name, body in bad.items()}
+    requests |= {name: (*call, "{}") for name, call in calls.items()}
+    program = f"""
+import http.client, json
+found = {{}}
+for name, (method, path, body) in json.loads({json.dumps(json.dumps(requests))}).items():
+    link = http.client.HTTPConnection("socket-proxy", 2375, timeout=20)
+    link.request(method, "/v1.41" + path, body.encode(), {{"Content-Type": "application/json"}})
+    answer = link.getresponse()
+    document = answer.read()
+    found[name] = answer.status
+    if answer.status == 201:
+        link.request("DELETE", "/v1.41/containers/" + json.loads(document)["Id"])
+        assert link.getresponse().status == 204
+    link.close()
+print(json.dumps(found))
+"""
+    found = json.loads(stack.compose("exec", "-T", "worker", "python", "-", text=program))
+    assert found == {"good": 201} | dict.fromkeys((*bad, *calls), 403)
+
+
+def test_three_workers_all_take_part(stack: Stack, first_order: dict[str, Any]) -> None:
+    stack.compose("up", "--detach", "--no-recreate", "--scale", "worker=3")
+    ids = {container["Config"]["Hostname"] for container in stack.containers("worker")}
+    assert len(ids) == 3
+
+    def busy() -> bool:
+        orders = [stack.order() for _ in range(3)]
+        assert [stack.ended(order)["state"] for order in orders] == ["complete"] * 3
+        tasks = (stack.flower("/api/tasks") or {}).values()
+        return {f"celery@{name}" for name in ids} <= {task["worker"] for task in tasks}
+
+    eventually(busy, "work for all three workers")
+
+
+def test_every_container_becomes_healthy_and_none_has_restarted(
+    stack: Stack, first_order: dict[str, Any]
+) -> None:
+    def unhealthy() -> list[str]:
+        return [
+            f"{container['Name']} {container['State']}"
+            for container in stack.containers()
+            if container["State"].get("Health", {"Status": "healthy"})["Status"] != "healthy"
+        ]
+
+    eventually(lambda: not unhealthy(), "the health of all containers", 90)
+    assert {container["Name"]: container["RestartCount"] for container in stack.containers()} == {
+        container["Name"]: 0 for container in stack.containers()
+    }
+
+
+def test_a_worker_inside_the_algorithms_image_runs_its_program(
+    stack: Stack, first_order: dict[str, Any]
+) -> None:
+    tag = "dynsvc/nuclei-worker:test"
+    docker(
+        *("build", "--quiet", "--tag", tag, "--file", "workers/Dockerfile.algorithm"),
+        *("--build-arg", "SERVICE=dynsvc/service:test", "--build-arg", f"ALGORITHM={NUCLEI}", "."),
+        limit_s=300,
+    )
+    stack.compose("up", "--detach", "--no-recreate", "--scale", "worker=0")
+    (worker,) = docker(
+        *("run", "--detach", "--init", "--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL"),
+        *(
+            "--network",
+            f"{stack.project}_inside",
+            "--volume",
+            f"{stack.project}_scratch:/var/lib/dynsvc/scratch",
+        ),
+        *("--volume", f"{stack.secrets}/redis_password:/run/secrets/redis_password:ro"),
+        *("--volume", f"{ROOT}/deploy/config.json:/etc/dynsvc/config.json:ro"),
+        *("--env", "DYNSVC_CONFIG=/etc/dynsvc/config.json", "--env", "DYNSVC_ORDERS__REDIS__HOST=redis"),
+        *("--env", "FILE__DYNSVC_ORDERS__REDIS__PASSWORD=/run/secrets/redis_password", tag),
+    ).split()
+    try:
+        record = stack.ended(stack.order())
+        assert record["state"] == "complete", (record, docker("logs", worker))
+        assert record["result"]["executed"].endswith("/bin/python3")
+    finally:
+        docker("rm", "--force", worker)
+
+
+def test_orders_outlive_the_containers(stack: Stack, first_order: dict[str, Any]) -> None:
+    before = stack.kue("/stats")["completeCount"]
+    stack.compose("down", "--timeout", "30")
+    assert stack.containers() == []
+    stack.compose("up", "--detach", "kue")
+    eventually(lambda: reached(stack, "kue", 3000, "/healthz"), "Kue's API")
+    assert stack.kue("/job/1")["state"] == "complete"
+    assert stack.kue("/stats")["completeCount"] == before
+
+
+# The last one: the stack is gone afterwards.
+def test_down_leaves_nothing(stack: Stack) -> None:
+    stack.compose("down", "--volumes", "--timeout", "60")
+    label = {"label": f"com.docker.compose.project={stack.project}"}
+    assert stack.containers() == []
+    assert engine().networks(filters=label) == []
+    assert engine().volumes(filters=label)["Volumes"] in (None, [])

@@ -1,0 +1,1 @@
+"""What runs on a worker host: the Celery tasks and the runtimes that execute algorithms."""

@@ -1,0 +1,158 @@
+"""The ledger of one host: a folder with one locked file for each run that holds something or waits."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from dynsvc.errors import StorageUnavailable
+
+__all__ = ["Entry", "HostLedger"]
+
+#: The ledger's lock is held for milliseconds.
+_LOCK_S = 30.0
+_PAUSE_S = 0.002
+
+
+@dataclass(slots=True, kw_only=True)
+class Entry:
+    """What one run holds, or waits for. Whoever made it keeps its file locked until :meth:`close`."""
+
+    cpus: float
+    memory_mib: int
+    #: UUID -> MiB, 0 for the whole GPU.
+    gpus: dict[str, int] = field(default_factory=dict)
+    wanted_gpus: int = 0
+    wanted_gpu_memory_mib: int = 0
+    #: For people who look into the folder.
+    order_id: str = ""
+    algorithm: str = ""
+    #: Name of its file; waiting runs sort by it in the order in which they came.
+    name: str = ""
+    _path: Path | None = None
+    _fd: int = -1
+
+    def close(self) -> None:
+        """Give back what it holds."""
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+            # The lock goes with the last descriptor; this is the only one.
+            os.close(self._fd)
+            self._path = None
+
+
+class HostLedger:
+    """Face of the folder. Nothing in it outlives the processes that wrote it.
+
+    Parameters
+    ----------
+    folder
+        On a file system of this host; made by its first use.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._running, self._waiting = folder / "running", folder / "waiting"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep all other processes and threads from the ledger.
+
+        Raises
+        ------
+        StorageUnavailable
+            The folder cannot be used, or somebody held the lock for 30 s (transient).
+        """
+        with self._errors():
+            for folder in (self._running, self._waiting):
+                folder.mkdir(parents=True, exist_ok=True)
+            fd = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            deadline = time.monotonic() + _LOCK_S
+            while not _lock(fd):
+                if time.monotonic() > deadline:
+                    raise StorageUnavailable(str(self._folder), f"its lock was not free for {_LOCK_S:g} s")
+                time.sleep(_PAUSE_S)
+            with self._errors():
+                yield
+        finally:
+            os.close(fd)
+
+    def running(self) -> list[Entry]:
+        """Return who holds something. To be called while it is locked, as all that follows."""
+        return self._living(self._running)
+
+    def waiting(self) -> list[Entry]:
+        """Return who waits, the longest first."""
+        return self._living(self._waiting)
+
+    def hold(self, entry: Entry) -> Entry:
+        """Write what a run holds from now on."""
+        return self._write(entry, self._running)
+
+    def queue(self, entry: Entry) -> Entry:
+        """Write what a run waits for, behind all others."""
+        return self._write(entry, self._waiting)
+
+    def remembered_mib(self) -> int | None:
+        """Return the free memory as it was when no run went on, or None where nobody looked."""
+        try:
+            return int((self._folder / "free_mib").read_text(encoding="ascii"))
+        except (OSError, ValueError):
+            return None
+
+    def remember_mib(self, free_mib: int) -> None:
+        """Write down the free memory."""
+        partial = self._folder / ".free_mib"
+        partial.write_text(str(free_mib), encoding="ascii")
+        partial.replace(self._folder / "free_mib")
+
+    def _write(self, entry: Entry, folder: Path) -> Entry:
+        last = max((int(path.name) for path in folder.iterdir() if path.name.isdigit()), default=0)
+        # A name is never given twice, also after the last file is gone: a number that only grows.
+        entry.name = f"{max(last + 1, time.time_ns()):020d}"
+        path = folder / entry.name
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        document = {key: value for key, value in asdict(entry).items() if not key.startswith("_")}
+        os.write(fd, json.dumps({**document, "pid": os.getpid()}).encode())
+        entry._path, entry._fd = path, fd  # noqa: SLF001
+        return entry
+
+    def _living(self, folder: Path) -> list[Entry]:
+        found: list[Entry] = []
+        for path in sorted(folder.iterdir()):
+            with suppress(FileNotFoundError):  # closed in this moment: closing needs no lock
+                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    if _lock(fd, shared=True):
+                        path.unlink(missing_ok=True)
+                        continue
+                    document = json.loads(os.read(fd, 1 << 16))
+                finally:
+                    os.close(fd)
+                document.pop("pid")
+                found.append(Entry(**document))
+        return found
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            place = str(error.filename or self._folder)
+            raise StorageUnavailable(place, f"host's ledger: {error.strerror or error}") from error
+
+
+def _lock(fd: int, *, shared: bool = False) -> bool:
+    try:
+        fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

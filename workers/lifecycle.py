@@ -1,0 +1,59 @@
+"""A worker's start and stop: said what it is, leftovers removed, running steps finished or handed back."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import structlog
+from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
+
+from dynsvc.devices import gpus_present
+from dynsvc.errors import DynsvcError
+from workers.attempts import hand_back_all
+from workers.janitor import Janitor
+from workers.tasks import site
+
+__all__: list[str] = []
+
+log = structlog.get_logger(__name__)
+
+_janitor: Janitor | None = None
+_stopping: threading.Timer | None = None
+
+
+@worker_ready.connect
+def _started(**_kwargs: Any) -> None:
+    global _janitor  # noqa: PLW0603  (one worker is one process)
+    settings = site().settings
+    try:
+        runtime = site().ports.runtime()
+        log.info(
+            "worker started", runtime=runtime.name, state=runtime.check(), gpus=gpus_present(settings.gpus)
+        )
+    except DynsvcError as error:
+        # The worker stays: the engine may come back, and io steps need none.
+        log.warning("worker started without a runtime", error=str(error))
+    log.info("artifacts", place=site().artifacts.place, scratch=str(settings.scratch))
+    _janitor = Janitor(site())
+    _janitor.start()
+
+
+@worker_shutting_down.connect
+def _told_to_stop(how: str = "", **_kwargs: Any) -> None:
+    """Let steps go on for a while; hand them back then, or at once when told again (or told to be quick)."""
+    global _stopping  # noqa: PLW0603
+    if _stopping is not None or how == "Cold":
+        hand_back_all()
+        return
+    _stopping = threading.Timer(site().settings.stop_limit_s, hand_back_all)
+    _stopping.daemon = True
+    _stopping.start()
+
+
+@worker_shutdown.connect
+def _stopped(**_kwargs: Any) -> None:
+    if _stopping is not None:
+        _stopping.cancel()
+    if _janitor is not None:
+        _janitor.stop()

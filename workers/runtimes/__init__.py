@@ -1,0 +1,1 @@
+"""What executes an algorithm: one file for each implementation of :class:`dynsvc.runtime.Runtime`."""

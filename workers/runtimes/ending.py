@@ -1,0 +1,100 @@
+"""How a run ended, in words and as an error: the same for every runtime."""
+
+from __future__ import annotations
+
+import signal
+
+from dynsvc.errors import (
+    AlgorithmFailed,
+    AlgorithmUnavailable,
+    AttemptEnded,
+    DynsvcError,
+    EngineUnavailable,
+    OutOfMemory,
+    TimeLimitExceeded,
+)
+from dynsvc.runtime import Run
+
+__all__ = ["Ending"]
+
+_CANNOT_START = {
+    125: "it could not be started (exit status 125)",
+    126: "its program cannot be executed (exit status 126)",
+    127: "its program, or one that it calls, was not found (exit status 127)",
+}
+
+
+class Ending:
+    """Makes the error of one run.
+
+    Parameters
+    ----------
+    run
+        What was executed.
+    duration_s
+        How long the program ran.
+    last_lines
+        What it printed last.
+    """
+
+    def __init__(self, run: Run, duration_s: float, last_lines: str) -> None:
+        self._run, self._duration, self._last_lines = run, f"{duration_s:.1f} s", last_lines
+
+    def by_owner(self) -> AttemptEnded:
+        """Return the error for a run that was killed because nobody wants its result any more."""
+        return AttemptEnded(self._run.order_id, f"{self._run.algorithm} was stopped after {self._duration}")
+
+    def by_time_limit(self) -> TimeLimitExceeded:
+        """Return the error for a run that was killed because it took too long."""
+        outcome = f"was ended by its time limit of {self._run.limits.timeout_s:g} s"
+        return TimeLimitExceeded(self._run.algorithm, outcome, self._last_lines)
+
+    def by_memory_limit(self) -> OutOfMemory:
+        """Return the error for a run that was killed because it took too much memory."""
+        outcome = f"was ended by its memory limit of {self._run.limits.memory_mib} MiB after {self._duration}"
+        return OutOfMemory(self._run.algorithm, outcome, self._last_lines)
+
+    def by_process_limit(self) -> AlgorithmFailed:
+        """Return the error for a run that was killed because it started too many processes."""
+        outcome = f"was ended by its limit of {self._run.limits.pids} processes after {self._duration}"
+        return AlgorithmFailed(self._run.algorithm, outcome, self._last_lines)
+
+    def by_report(self, outcome: str) -> AlgorithmFailed:
+        """Return the error for a run that did not end its program: what it said, or failed to say."""
+        return AlgorithmFailed(self._run.algorithm, f"{outcome} after {self._duration}", self._last_lines)
+
+    def by_itself(self, status: int, engine: str) -> DynsvcError | None:
+        """Return the error for a run that ended without our doing, or None for a success.
+
+        Parameters
+        ----------
+        status
+            Exit status; a signal is given as its negative number or, as shells do, as 128 and its number.
+        engine
+            What ran the program, for the error that says that somebody else killed it.
+        """
+        if status == 0:
+            return None
+        name = _signal_name(-status if status < 0 else status - 128)
+        if name == "SIGKILL":
+            # Not by us and not by its memory limit: the host is out of memory, the engine is going down, or
+            # somebody ended it by hand. The next run may end well.
+            detail = f"{self._run.algorithm} was killed from outside after {self._duration} (SIGKILL)"
+            return EngineUnavailable(engine, detail)
+        if name:
+            outcome = f"was ended by {name} after {self._duration}"
+            return AlgorithmFailed(self._run.algorithm, outcome, self._last_lines)
+        if reason := _CANNOT_START.get(status):
+            last = self._last_lines.splitlines()
+            return AlgorithmUnavailable(
+                self._run.algorithm, f'{reason}. Last line: "{last[-1]}"' if last else reason
+            )
+        outcome = f"ended with exit status {status} after {self._duration}"
+        return AlgorithmFailed(self._run.algorithm, outcome, self._last_lines)
+
+
+def _signal_name(number: int) -> str | None:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return None

@@ -1,0 +1,218 @@
+"""Containers that serve one run after the other: ``warm`` programs, and legacy ones behind the ``shim``."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Collection, Hashable
+from contextlib import ExitStack
+from pathlib import Path
+
+import structlog
+
+from dynsvc.errors import DynsvcError
+from dynsvc.runtime import Run, RunOutcome
+from workers.pool import Held, Pool, Unusable
+from workers.runtimes.container import LOCK_LABEL, MEMORY_LABEL, kept_config
+from workers.runtimes.cpus import CpuSet
+from workers.runtimes.engine import Engine
+from workers.runtimes.output import Output
+from workers.runtimes.shim import Shim, can_shim
+from workers.runtimes.slot import Place, Slot
+from workers.runtimes.stream import Stream
+from workers.runtimes.talk import Conversation, Language
+from workers.runtimes.warm import Warm
+
+__all__ = ["KeptContainer", "KeptContainers", "can_be_kept"]
+
+log = structlog.get_logger(__name__)
+
+#: Output between two runs belongs to neither. A program that prints without end serves no further run.
+_SILENCE_S = 0.02
+#: The part of the host's memory that may be promised to containers that mostly wait.
+_MEMORY_PART = 0.5
+
+
+def can_be_kept(run: Run) -> bool:
+    """Return whether *run* may go to a kept container: who names no trust domain shares with nobody."""
+    if not run.trust_domain:
+        return False
+    return bool(run.argv_warm) if run.mode == "warm" else run.mode == "shim" and can_shim(run)
+
+
+class KeptContainer:
+    """One container with its streams and folders, started by the constructor.
+
+    Raises
+    ------
+    Unusable
+        It ended, or said that it will never serve.
+    DynsvcError
+        The run that it was started for ended meanwhile, or the engine cannot start it.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        run: Run,
+        place: Place,
+        *,
+        worker_id: str,
+        cpus: Path | None,
+        ended: Callable[[], bool],
+    ) -> None:
+        self._engine = engine
+        self.memory_mib = run.limits.memory_mib
+        self.gpu_ids: Collection[str] = run.gpu_ids
+        language: Language = Shim() if run.mode == "shim" else Warm()
+        with ExitStack() as undo:
+            self.slot = Slot(place, run)
+            undo.callback(self.slot.close)
+            self._cpus = CpuSet(cpus, run.limits, engine.cpus)
+            undo.callback(self._cpus.close)
+            config = kept_config(
+                run,
+                lock=str(place.lock),
+                argv=language.argv(run),
+                user=self.slot.user,
+                input_source=engine.paths.translate(self.slot.input_dir),
+                output_source=engine.paths.translate(self.slot.output_dir),
+                worker_id=worker_id,
+                host_cpus=engine.cpus,
+                cdi_devices=engine.cdi_devices,
+                cpuset=self._cpus.ids,
+            )
+            self.container = engine.create(run, config, None)
+            undo.callback(engine.remove, self.container)
+            self._stream = Stream(engine.attach(run, self.container, stdin=True))
+            undo.callback(self._stream.close)
+            engine.start(run, self.container)
+            self._conversation = Conversation(self._stream, language)
+            output = Output(lambda _line: None)
+            try:
+                self._conversation.wait_ready(run, output, ended)
+            except Unusable as error:
+                raise Unusable(f"{error}; {output.last_lines[-500:]}") from error
+            self.executed = engine.digest(run, engine.image_id(run))
+            undo.pop_all()
+
+    def alive(self) -> bool:
+        """Return whether the container runs, as far as its streams tell."""
+        return self._stream.forget(_SILENCE_S)
+
+    def memory_used_mib(self) -> int | None:
+        """Return the memory of its processes."""
+        return self._engine.memory_used_mib(self.container)
+
+    def run(self, run: Run, output: Output, ended: Callable[[], bool]) -> tuple[float, DynsvcError | None]:
+        """Have *run* done; return how long it took, in seconds, and the error that was answered.
+
+        Its files are then where it wants them.
+
+        Raises
+        ------
+        Unusable
+            The container is gone or broke its protocol.
+        """
+        self.slot.put(run)
+        duration_s, error = self._conversation.ask(run, secrets.token_hex(16), output, ended)
+        if error is None:
+            self.slot.take(run)
+        self.slot.clear()
+        return duration_s, error
+
+    def close(self) -> None:
+        """End and remove the container."""
+        self._engine.remove(self.container)
+        self._stream.close()
+        self._cpus.close()
+        self.slot.close()
+
+
+class KeptContainers:
+    """The kept containers of one process.
+
+    Parameters
+    ----------
+    engine
+        Where they run.
+    place
+        This process's folder for their slots.
+    worker_id
+        By which left-overs are found.
+    cpus
+        Folder of the processors' locks, or None.
+    """
+
+    def __init__(self, engine: Engine, place: Place, worker_id: str, cpus: Path | None) -> None:
+        self._engine, self._place, self._worker_id, self._cpus = engine, place, worker_id, cpus
+        engine.api()
+        self.pool: Pool[KeptContainer] = Pool(
+            most=max(4, 2 * engine.cpus),
+            memory_mib=int(engine.memory_mib * _MEMORY_PART),
+            elsewhere_mib=self._elsewhere_mib,
+        )
+
+    def run(self, run: Run, on_line: Callable[[str], None], ended: Callable[[], bool]) -> RunOutcome | None:
+        """Execute *run* in a kept container; None where it has to have a fresh one of its own.
+
+        Raises
+        ------
+        DynsvcError
+            How it ended, as :meth:`dynsvc.runtime.Runtime.run` says.
+        """
+        try:
+            held = self.pool.borrow(
+                self._key(run),
+                run.keep,
+                run.limits.memory_mib,
+                lambda: KeptContainer(
+                    self._engine,
+                    run,
+                    self._place,
+                    worker_id=self._worker_id,
+                    cpus=self._cpus,
+                    ended=ended,
+                ),
+                run.gpu_ids,
+            )
+            return self._run(held, run, on_line, ended) if held else None
+        except Unusable as error:
+            log.warning("run goes to a fresh container", order_id=run.order_id, reason=str(error))
+            return None
+
+    def close(self) -> None:
+        """End all of them."""
+        self.pool.close()
+
+    def _run(
+        self, held: Held[KeptContainer], run: Run, on_line: Callable[[str], None], ended: Callable[[], bool]
+    ) -> RunOutcome:
+        output, usable, warm = Output(on_line), False, held.uses > 0
+        try:
+            duration_s, error = held.thing.run(run, output, ended)
+            usable = True
+        finally:
+            self.pool.give_back(held, usable=usable)
+        if error:
+            raise error
+        return RunOutcome(
+            duration_s=duration_s,
+            last_lines=output.last_lines,
+            executed=held.thing.executed,
+            device="gpu" if run.limits.gpus else "cpu",
+            gpus=run.gpu_ids,
+            warm=warm,
+        )
+
+    def _key(self, run: Run) -> Hashable:
+        argv = run.argv_warm if run.mode == "warm" else ()
+        env = tuple(sorted(run.env.items()))
+        image = self._engine.image_id(run)
+        return (run.mode, image, argv, run.limits, env, run.trust_domain, run.gpu_ids)
+
+    def _elsewhere_mib(self) -> int:
+        """Return what other processes of this host keep: they share its memory and not this pool."""
+        own = str(self._place.lock)
+        labels = [each.get("Labels") or {} for each in self._engine.managed(role="kept")]
+        sizes = [each.get(MEMORY_LABEL, "") for each in labels if each.get(LOCK_LABEL) != own]
+        return sum(int(size) for size in sizes if size.isdigit())

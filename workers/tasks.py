@@ -1,0 +1,263 @@
+"""The Celery tasks: unpack the message, do one step of :mod:`dynsvc.pipeline`, hand on or end the order.
+
+Each step runs at most once at a time and has its effect once, however often its message arrives: the ledger
+lets one execution begin, and every write to the job is guarded by the attempt's token.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import structlog
+from celery import Task
+from celery.exceptions import Ignore
+from pydantic import ValidationError
+
+from dynsvc import messages, pipeline
+from dynsvc.celery import app
+from dynsvc.errors import AlgorithmFailed, AttemptEnded, DeliveryUnknown, DynsvcError, OrderOverdue
+from dynsvc.leases import AWAIT_LOADER, Start
+from dynsvc.messages import Message
+from dynsvc.sinks import Receipt
+from dynsvc.site import Site, summary
+from dynsvc.traces import StepTrace
+from workers.attempts import RunningStep, insist
+
+__all__ = ["fetch_order", "fetch_roi", "run_algorithm", "upload_zip"]
+
+log = structlog.get_logger(__name__)
+
+Document = dict[str, Any]
+#: A step's work: the grown message, or at the end of the chain the receipt of the delivery.
+Work = Callable[[Site, Message, RunningStep], Message | Receipt]
+
+
+@functools.cache
+def site() -> Site:
+    """Return this process's connections, opened by the first task."""
+    return Site()
+
+
+def _left(reason: str) -> Ignore:
+    """Return what ends a task without result, successor and traceback; its message is done with."""
+    log.info("message left", reason=reason)
+    return Ignore(reason)
+
+
+def _step(task: Task, document: Document, work: Work) -> Document:
+    """Run one step under its lease."""
+    try:
+        message = Message.from_document(document)
+    except ValidationError as error:
+        # Not ours, or from a version we do not know. The order is still Kue's and is sent again.
+        raise _left(f"not a message of this version: {error.errors()[0]['msg']}") from None
+    here, step = site(), str(task.name)
+    runner = f"{here.settings.host}:{task.request.id}:{uuid.uuid4().hex[:8]}"
+    later = (*messages.STEPS[messages.STEPS.index(step) + 1 :], AWAIT_LOADER)
+    begun = insist(
+        lambda: here.ledger.begin(
+            message.order_id, message.token, step, runner, lease_s=here.settings.lease_s, later=later
+        )
+    )
+    if begun.start is Start.DONE and begun.message is not None:
+        return begun.message
+    if begun.start is not Start.RUN:
+        raise _left(f"order {message.order_id}: {step} is {begun.start.value}")
+    trace = StepTrace(
+        traces=here.traces,
+        order_id=message.order_id,
+        attempt=message.token,
+        step=step.removeprefix("dynsvc."),
+        host=here.settings.host,
+    )
+    with (
+        structlog.contextvars.bound_contextvars(order_id=message.order_id, step=step, attempt=message.token),
+        RunningStep(
+            here.jobs, here.ledger, message, runner, lease_s=here.settings.lease_s, trace=trace
+        ) as attempt,
+        _traced(trace),
+    ):
+        try:
+            if step != messages.FETCH_ORDER:
+                insist(attempt.check_owner)
+            grown = pipeline.persisting(
+                attempt, here.retry_policy, lambda: work(here, message, attempt), message.order_id
+            )
+            attempt.check()
+        except AttemptEnded as ended:
+            _given_up(here, message, attempt, step, ended)
+            raise _left(str(ended)) from ended
+        except DynsvcError as error:
+            _fail(here, message, error.headline, str(error), _details(error))
+            raise
+        except Exception as error:
+            # A bug of ours, or of a library. The order must not wait for a lease to run out because of it.
+            log.exception("step failed unexpectedly")
+            text = f"InternalError: {type(error).__name__}: {error}"
+            _fail(here, message, text, text, traceback.format_exc())
+            raise
+        if isinstance(grown, Receipt):
+            return _delivered(here, message, runner, grown)
+        return _hand_over(here, grown, runner, step)
+
+
+@contextmanager
+def _traced(trace: StepTrace) -> Iterator[None]:
+    """Note a step's begin and how it ended."""
+    began, outcome = time.monotonic(), "done"
+    trace.note(event="began")
+    try:
+        yield
+    except DynsvcError as error:
+        outcome = error.headline
+        raise
+    except Ignore as ended:
+        outcome = f"left: {ended}"
+        raise
+    except BaseException as error:
+        outcome = f"InternalError: {type(error).__name__}: {error}"
+        raise
+    finally:
+        trace.note(event="ended", took_s=round(time.monotonic() - began, 3), outcome=outcome)
+
+
+def _given_up(here: Site, message: Message, attempt: RunningStep, step: str, ended: AttemptEnded) -> None:
+    """Leave a step that has no effect: another worker's to do, or nobody's."""
+    if attempt.overdue:
+        error = OrderOverdue(message.order_id, step, here.settings.order_limit_s)
+        _fail(here, message, error.headline, str(error), "")
+    elif attempt.handed_back:
+        log.info("step handed back")
+        insist(lambda: here.ledger.hand_back(message.order_id, message.token, attempt.runner))
+    else:
+        log.info("step ended without effect", reason=ended.reason)
+        insist(lambda: here.ledger.release(message.order_id, message.token))
+
+
+def _hand_over(here: Site, grown: Message, runner: str, step: str) -> Document:
+    following = messages.STEPS[messages.STEPS.index(step) + 1]
+    document = grown.to_document()
+    kept = insist(
+        lambda: here.ledger.hand_over(
+            grown.order_id,
+            grown.token,
+            runner,
+            step=following,
+            message=document,
+            wait_s=here.settings.resend_s,
+        )
+    )
+    if not kept:
+        raise _left(f"order {grown.order_id}: another execution has taken over")
+    log.info("step done", seconds=grown.timings_s.get(step.removeprefix("dynsvc.")))
+    return document
+
+
+def _delivered(here: Site, message: Message, runner: str, receipt: Receipt) -> Document:
+    """End the order, or let it wait for the loader's own job."""
+    document = message.to_document()
+    if receipt.loader_job_id and here.loader_jobs.configured:
+        insist(
+            lambda: here.ledger.hand_over(
+                message.order_id,
+                message.token,
+                runner,
+                step=AWAIT_LOADER,
+                message=document,
+                wait_s=here.settings.loader_timeout_s,
+                loader_job_id=receipt.loader_job_id or "",
+            )
+        )
+        log.info("delivered, waits for the loader", loader_job_id=receipt.loader_job_id)
+        return document
+    result = summary(message, receipt.place)
+    insist(lambda: here.jobs.complete(message.order_id, message.token, result))
+    insist(lambda: here.ledger.release(message.order_id, message.token))
+    here.discard_artifacts(message.order_id)
+    log.info("order complete", place=receipt.place)
+    return document
+
+
+def _details(error: DynsvcError) -> str:
+    return error.last_lines if isinstance(error, AlgorithmFailed) else ""
+
+
+def _fail(here: Site, message: Message, headline: str, sentence: str, details: str) -> None:
+    text = f"{headline}\n{details}".rstrip()
+    failed = insist(lambda: here.jobs.fail(message.order_id, message.token, text, message=sentence))
+    insist(lambda: here.ledger.release(message.order_id, message.token))
+    log.warning("attempt failed", error=headline, outcome=failed.outcome)
+
+
+@app.task(bind=True, name=messages.FETCH_ORDER, throws=(DynsvcError,))
+def fetch_order(self: Task, document: Document) -> Document:
+    """Claim the job, parse the order, find its slide."""
+    return _step(self, document, _fetch_order)
+
+
+def _fetch_order(here: Site, message: Message, attempt: RunningStep) -> Message:
+    job = here.jobs.claim(message.order_id, here.settings.job_types, message.token)
+    if job is None:
+        raise AttemptEnded(message.order_id, "the job no longer waits, or somebody else has it")
+    expires_at_s = (job.started_at_ms or 0) / 1000 + here.settings.order_limit_s
+    claimed = message.model_copy(update={"expires_at_s": expires_at_s})
+    return pipeline.fetch_order(claimed, here.document_of(job), here.ports, attempt)
+
+
+@app.task(bind=True, name=messages.FETCH_ROI, throws=(DynsvcError,))
+def fetch_roi(self: Task, document: Document) -> Document:
+    """Fetch the region's pixels."""
+    return _step(
+        self, document, lambda here, message, attempt: pipeline.fetch_roi(message, here.ports, attempt)
+    )
+
+
+@app.task(bind=True, name=messages.RUN_ALGORITHM, throws=(DynsvcError,))
+def run_algorithm(self: Task, document: Document) -> Document:
+    """Execute the algorithm."""
+    return _step(
+        self, document, lambda here, message, attempt: pipeline.run_algorithm(message, here.ports, attempt)
+    )
+
+
+@app.task(bind=True, name=messages.UPLOAD_ZIP, throws=(DynsvcError,))
+def upload_zip(self: Task, document: Document) -> Document:
+    """Deliver the result."""
+    return _step(self, document, _upload_zip)
+
+
+def _upload_zip(here: Site, message: Message, attempt: RunningStep) -> Receipt:
+    """Upload once: the loader has no check for duplicates and would store every object again."""
+    if here.settings.sink_kind != "loader":
+        return pipeline.upload_zip(message, here.ports, attempt)
+    order_id, token, keep_s = message.order_id, message.token, here.settings.keep_s
+
+    def is_anothers(loader_job_id: str) -> bool:
+        return not here.ledger.take_loader_job(order_id, token, loader_job_id, keep_s=keep_s)
+
+    earlier = here.ledger.begin_upload(order_id, token, attempt.runner, keep_s=keep_s)
+    if earlier:
+        case_id = pipeline.planned(message).order.case_id
+        if receipt := here.loader_jobs.receipt_of(earlier, case_id, is_anothers):
+            attempt.report(pipeline.UPLOADED, f"already delivered by an earlier attempt: {receipt.place}")
+            return receipt
+        # It never arrived. What is sent now begins a time of waiting of its own.
+        here.ledger.forget_upload(order_id, token)
+        here.ledger.begin_upload(order_id, token, attempt.runner, keep_s=keep_s)
+    try:
+        receipt = pipeline.upload_zip(message, here.ports, attempt)
+    except DeliveryUnknown:
+        raise
+    except DynsvcError:
+        # It certainly did not arrive, so the next try may send it.
+        insist(lambda: here.ledger.forget_upload(order_id, token))
+        raise
+    loader_job_id = receipt.loader_job_id or ""
+    insist(lambda: here.ledger.take_loader_job(order_id, token, loader_job_id, keep_s=keep_s))
+    return receipt
