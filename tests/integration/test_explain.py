@@ -69,7 +69,7 @@ def test_a_failed_order_with_its_last_output_and_what_to_do(site: Hospital) -> N
     assert "last output\n  reading tile\n  no <tissue>\n" in page
     assert f"what to do\n  {advice.ADVICE['AlgorithmFailed'][:60]}" in page
     # What ran is told although it failed.
-    assert re.search(r"limits +1 CPU, 4096 MiB, 128 processes, 3600 s", page)
+    assert re.search(r"limits +1 CPU, 2048 MiB, 128 processes, 3600 s", page)
 
 
 def test_an_order_that_cannot_be_read(site: Hospital) -> None:
