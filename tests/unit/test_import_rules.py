@@ -21,6 +21,7 @@ PURE = (
     "dynsvc/identifiers.py",
     "dynsvc/fields.py",
     "dynsvc/regions.py",
+    "dynsvc/tiles.py",
     "dynsvc/parameters.py",
     "dynsvc/commands.py",
     "dynsvc/algmeta.py",
