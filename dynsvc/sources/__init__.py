@@ -28,7 +28,15 @@ class ImageSource(Protocol):
         """
         ...
 
-    def fetch(self, slide: Slide, region: Region, folder: Path, stem: str) -> Picture:
+    def fetch(
+        self,
+        slide: Slide,
+        region: Region,
+        folder: Path,
+        stem: str,
+        *,
+        size_px: tuple[int, int] | None = None,
+    ) -> Picture:
         """Write the pixels of *region* to a new file ``folder/stem.jpg`` or ``folder/stem.png``.
 
         Parameters
@@ -41,6 +49,8 @@ class ImageSource(Protocol):
             An existing folder; the file in it appears complete or not at all. The caller deletes it.
         stem
             The file's name without its suffix; the source chooses the suffix by the pixels' media type.
+        size_px
+            Width and height of the picture, not larger than the region's; None: those of the region.
 
         Raises
         ------

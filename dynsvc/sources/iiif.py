@@ -94,7 +94,15 @@ class IiifSource:
             )
         return slide.model_copy(update={"width_px": size[0], "height_px": size[1]})
 
-    def fetch(self, slide: Slide, region: Region, folder: Path, stem: str) -> Picture:
+    def fetch(
+        self,
+        slide: Slide,
+        region: Region,
+        folder: Path,
+        stem: str,
+        *,
+        size_px: tuple[int, int] | None = None,
+    ) -> Picture:
         """Write the pixels of *region*: as the server sent them, or as PNG where they come in several pieces.
 
         Errors as in ImageSource; PictureWrong also where *region* is not inside a slide of known size.
@@ -102,6 +110,8 @@ class IiifSource:
         if wrong := outside(self.peer, region, slide.width_px, slide.height_px):
             raise wrong
         side_px = min(self._piece_px, self._information(slide).longest_px or self._piece_px)
+        if size_px is not None and size_px != (region.width_px, region.height_px):
+            return self._shrunk(slide, region, folder, stem, size_px=size_px, side_px=side_px)
         wanted = list(pieces(region, side_px))
         with _scratch(folder) as scratch:
             if len(wanted) == 1:
@@ -116,6 +126,31 @@ class IiifSource:
                 picture.paste(part, (piece.x_px - region.x_px, piece.y_px - region.y_px))
                 path.unlink()
             return write_png(picture, folder / f"{stem}.png")
+
+    def _shrunk(
+        self, slide: Slide, region: Region, folder: Path, stem: str, *, size_px: tuple[int, int], side_px: int
+    ) -> Picture:
+        """Write a picture of *region* that is smaller than it, from pieces of up to *side_px*."""
+        width_px, height_px = size_px
+        picture = Image.new("RGB", size_px)
+        plane = Region(x_px=0, y_px=0, width_px=width_px, height_px=height_px)
+        with _scratch(folder) as scratch:
+            for part in pieces(plane, side_px):
+                left, right = (
+                    region.x_px + round(edge * region.width_px / width_px)
+                    for edge in (part.x_px, part.x_px + part.width_px)
+                )
+                top, bottom = (
+                    region.y_px + round(edge * region.height_px / height_px)
+                    for edge in (part.y_px, part.y_px + part.height_px)
+                )
+                piece = Region(x_px=left, y_px=top, width_px=right - left, height_px=bottom - top)
+                # Servers scale one side to what is asked for, and round the other as they like.
+                path = self._download(slide, piece, scratch, size=f"{part.width_px},")
+                found = decoded(self.peer, path, part.width_px, part.height_px, scaled=True)
+                picture.paste(found.picture, (part.x_px, part.y_px))
+                path.unlink()
+        return write_png(picture, folder / f"{stem}.png")
 
     def check(self) -> str:
         """Return one line about the server; PeerUnavailable where nobody answers (transient)."""
@@ -176,7 +211,7 @@ class IiifSource:
             finally:
                 threads.shutdown(wait=False, cancel_futures=True)
 
-    def _download(self, slide: Slide, piece: Region, scratch: Path) -> Path:
+    def _download(self, slide: Slide, piece: Region, scratch: Path, size: str = "full") -> Path:
         """Store the server's answer for *piece*, by the first of our names that it accepts."""
         path = scratch / str(piece)
         refused: list[tuple[int, PeerRefused]] = []
@@ -190,7 +225,7 @@ class IiifSource:
             try:
                 self._http.download(
                     self.peer,
-                    self._url(slide, f"{piece}/full/0/{name}"),
+                    self._url(slide, f"{piece}/{size}/0/{name}"),
                     path,
                     max_bytes=piece.width_px * piece.height_px * _BYTES_PER_PX + _EXTRA_BYTES,
                     headers={"Accept": "image/*"},

@@ -59,23 +59,31 @@ class OpenSlideSource:
             update={"width_px": width_px, "height_px": height_px, "mpp_um": mpp_um or slide.mpp_um}
         )
 
-    def fetch(self, slide: Slide, region: Region, folder: Path, stem: str) -> Picture:
+    def fetch(
+        self,
+        slide: Slide,
+        region: Region,
+        folder: Path,
+        stem: str,
+        *,
+        size_px: tuple[int, int] | None = None,
+    ) -> Picture:
         """Write the pixels of *region* to ``folder/stem.png``. Transparent pixels become white.
 
-        Errors as in ImageSource; PictureWrong where *region* is not inside the slide.
+        A smaller picture is made from the level of the slide that is just fine enough. Errors as in
+        ImageSource; PictureWrong where *region* is not inside the slide.
         """
-        picture = Image.new("RGB", (region.width_px, region.height_px), "white")
+        width_px, height_px = size_px or (region.width_px, region.height_px)
+        picture = Image.new("RGB", (width_px, height_px), "white")
         with self._borrowed(slide) as opened:
             if wrong := outside(self.peer, region, *opened.handle.dimensions):
                 raise wrong
-            for top_px in range(0, region.height_px, _STRIPE_PX):
-                size = (region.width_px, min(_STRIPE_PX, region.height_px - top_px))
-                try:
-                    stripe = opened.handle.read_region((region.x_px, region.y_px + top_px), 0, size)
-                except openslide.OpenSlideError as error:
-                    opened.broken = True
-                    raise SlideUnreadable(slide.location, f"OpenSlide: {error}") from error
-                picture.paste(stripe, (0, top_px), mask=stripe.getchannel("A"))
+            try:
+                for stripe, top_px in _stripes(opened.handle, region, width_px, height_px):
+                    picture.paste(stripe, (0, top_px))
+            except openslide.OpenSlideError as error:
+                opened.broken = True
+                raise SlideUnreadable(slide.location, f"OpenSlide: {error}") from error
         return write_png(picture, folder / f"{stem}.png")
 
     @contextmanager
@@ -118,6 +126,25 @@ class OpenSlideSource:
             if len(self._open) <= keep:
                 return
             self._open.pop(key).handle.close()
+
+
+def _stripes(
+    handle: openslide.OpenSlide, region: Region, width_px: int, height_px: int
+) -> Iterator[tuple[Image.Image, int]]:
+    """Yield the picture of *region* from top to bottom: stripes as RGB, and their first rows."""
+    shrink = region.height_px / height_px
+    level = handle.get_best_level_for_downsample(min(shrink, region.width_px / width_px))
+    downsample = handle.level_downsamples[level]
+    step = max(1, int(_STRIPE_PX * downsample / shrink))
+    for top_px in range(0, height_px, step):
+        bottom_px = min(height_px, top_px + step)
+        first, last = round(top_px * shrink), round(bottom_px * shrink)
+        size = (max(1, round(region.width_px / downsample)), max(1, round((last - first) / downsample)))
+        read = handle.read_region((region.x_px, region.y_px + first), level, size)
+        stripe = Image.new("RGB", size, "white")
+        stripe.paste(read, mask=read.getchannel("A"))
+        wanted = (width_px, bottom_px - top_px)
+        yield (stripe if size == wanted else stripe.resize(wanted, Image.Resampling.BOX)), top_px
 
 
 class _Opened:

@@ -34,7 +34,14 @@ class Decoded:
 
 
 def decoded(
-    peer: str, path: Path, width_px: int, height_px: int, *, may_be_narrow: bool, may_be_low: bool
+    peer: str,
+    path: Path,
+    width_px: int,
+    height_px: int,
+    *,
+    may_be_narrow: bool = False,
+    may_be_low: bool = False,
+    scaled: bool = False,
 ) -> Decoded:
     """Return the picture in the file *path*, which *peer* sent, as RGB of exactly the size asked for.
 
@@ -45,6 +52,8 @@ def decoded(
     may_be_narrow, may_be_low
         Whether one column or row may be missing: iipsrv crops at the slide's edge and rounds badly. The last
         one it sent is repeated then.
+    scaled
+        Whether the server made the picture smaller: then a column or row may be missing or one too many.
 
     Raises
     ------
@@ -60,8 +69,11 @@ def decoded(
     try:
         with Image.open(path, formats=[kind]) as picture:
             narrow_px, low_px = width_px - picture.width, height_px - picture.height
-            allowed_px = ((0, 1) if may_be_narrow else (0,), (0, 1) if may_be_low else (0,))
-            if narrow_px not in allowed_px[0] or low_px not in allowed_px[1]:
+            least_px = -1 if scaled else 0
+            if not (
+                least_px <= narrow_px <= (scaled or may_be_narrow)
+                and least_px <= low_px <= (scaled or may_be_low)
+            ):
                 raise PictureWrong(peer, f"a picture of {picture.width} x {picture.height} px", expected)
             if picture.mode not in _MODES:
                 raise PictureWrong(
@@ -127,7 +139,7 @@ def _on_white(picture: Image.Image) -> Image.Image:
 
 
 def _padded(picture: Image.Image, width_px: int, height_px: int) -> Image.Image:
-    """Return *picture* with its last column and row repeated up to the given size."""
+    """Return *picture* cut to the given size, or with its last column and row repeated up to it."""
     if picture.size == (width_px, height_px):
         return picture
     wide = Image.new("RGB", (width_px, height_px))

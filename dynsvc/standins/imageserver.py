@@ -25,7 +25,7 @@ from dynsvc.standins.server import Reply, Request, Standin, json_reply
 __all__ = ["ImageServerStandin"]
 
 _IMAGE = re.compile(
-    r"(?P<location>.+)/(?P<region>[^/]+)/(?P<size>full|max)/0/(?P<quality>default|color|native)\.(?P<format>\w+)"
+    r"(?P<location>.+)/(?P<region>[^/]+)/(?P<size>full|max|[0-9]{1,6},)/0/(?P<quality>default|color|native)\.(?P<format>\w+)"
 )
 _PIXELS = re.compile(r"(\d{1,9}),(\d{1,9}),(\d{1,9}),(\d{1,9})")
 _FORMATS = {"jpg": ("JPEG", "image/jpeg"), "png": ("PNG", "image/png")}
@@ -35,6 +35,8 @@ _Answerer = Callable[[openslide.AbstractSlide], Reply]
 
 class ImageServerStandin(Standin):
     """Serves ``/LOCATION/x,y,w,h/full/0/default.jpg``, ``…png`` and ``/LOCATION/info.json``.
+
+    In place of ``full``, ``w,`` asks for a smaller picture of that width.
 
     Parameters
     ----------
@@ -71,7 +73,8 @@ class ImageServerStandin(Standin):
         if wanted is None or wanted["format"] not in self.formats:
             return Reply(400, b"not a request for an image that is served here")
         return self._with_slide(
-            wanted["location"], lambda slide: self._region(slide, wanted["region"], wanted["format"])
+            wanted["location"],
+            lambda slide: self._region(slide, wanted["region"], wanted["size"], wanted["format"]),
         )
 
     def _with_slide(self, location: str, answer: _Answerer) -> Reply:
@@ -100,7 +103,7 @@ class ImageServerStandin(Standin):
         }
         return Reply(200, json.dumps(document).encode(), "application/ld+json")
 
-    def _region(self, slide: openslide.AbstractSlide, region: str, format_name: str) -> Reply:
+    def _region(self, slide: openslide.AbstractSlide, region: str, size: str, format_name: str) -> Reply:
         width_px, height_px = slide.dimensions
         if region == "full":
             left, top, right, bottom = 0, 0, width_px, height_px
@@ -112,11 +115,17 @@ class ImageServerStandin(Standin):
         if right <= left or bottom <= top:
             return Reply(400, b"the region lies outside the image")
         longest = self.max_side_px or _LARGEST_PX
-        if max(right - left, bottom - top) > longest or (right - left) * (bottom - top) > _LARGEST_PX:
+        wide = int(size.removesuffix(",")) if size.endswith(",") else right - left
+        high = max(1, round((bottom - top) * wide / (right - left)))
+        if not 0 < wide <= right - left:
+            return Reply(400, b"the size is not one that is served here")
+        if max(wide, high) > longest or (right - left) * (bottom - top) > _LARGEST_PX:
             return json_reply(400, {"error": "the region is too large"})
         pixels = slide.read_region((left, top), 0, (right - left, bottom - top))
         picture = Image.new("RGB", pixels.size, "white")
         picture.paste(pixels, mask=pixels.getchannel("A"))
+        if picture.size != (wide, high):
+            picture = picture.resize((wide, high), Image.Resampling.BOX)
         kind, media_type = _FORMATS[format_name]
         body = io.BytesIO()
         options = {"quality": 90} if kind == "JPEG" else {"compress_level": 1}

@@ -108,6 +108,21 @@ def test_a_region_has_the_slides_pixels(subject: Subject, region: Region, tmp_pa
     assert (picture.width_px, picture.height_px) == (region.width_px, region.height_px)
 
 
+@pytest.mark.parametrize(("width_px", "height_px"), [(300, 220), (751, 550), (1499, 1099), (1, 1)])
+def test_a_region_at_a_smaller_size(subject: Subject, width_px: int, height_px: int, tmp_path: Path) -> None:
+    slide = subject.source.describe(subject.slide())
+    picture = subject.source.fetch(slide, REGIONS[-1], tmp_path, "small", size_px=(width_px, height_px))
+    with Image.open(picture.path) as image:
+        found = np.asarray(image).astype(int)
+    assert found.shape == (height_px, width_px, 3)
+    assert (picture.width_px, picture.height_px) == (width_px, height_px)
+    with Image.fromarray(PIXELS) as whole:
+        expected = np.asarray(whole.resize((width_px, height_px), Image.Resampling.BOX)).astype(int)
+    # Red and green tell the place; the levels of the slide's pyramid are no exact means.
+    assert np.abs(found - expected)[..., :2].mean() <= 3
+    assert list(tmp_path.iterdir()) == [picture.path]
+
+
 def test_the_picture_is_the_only_thing_left_in_the_folder(subject: Subject, tmp_path: Path) -> None:
     picture, _ = subject.fetched(REGIONS[0], tmp_path, stem="order.7")
     assert list(tmp_path.iterdir()) == [picture.path]

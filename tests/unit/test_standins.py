@@ -107,7 +107,7 @@ def test_an_incomplete_form_is_noticed(content_type: str, body: bytes) -> None:
         ("a.tiff/300,0,1,1/full/0/default.jpg", 400),
         ("a.tiff/0,0,0,1/full/0/default.jpg", 400),
         ("a.tiff/-1,0,1,1/full/0/default.jpg", 400),
-        ("a.tiff/0,0,10,10/5,/0/default.jpg", 400),
+        ("a.tiff/0,0,10,10/50,/0/default.jpg", 400),
         ("a.tiff/0,0,10,10/full/0/default.webp", 400),
         ("b.tiff/0,0,10,10/full/0/default.jpg", 404),
         ("..%2Fsecret.tiff/info.json", 404),
