@@ -8,6 +8,7 @@ from typing import Any
 
 import structlog
 
+from dynsvc import metrics
 from dynsvc.errors import PeerUnavailable
 from dynsvc.kue import JobStore
 from dynsvc.leases import Ledger
@@ -62,4 +63,5 @@ class Intake:
                 for unsent in taken[position:]:
                     self._ledger.release(unsent, offered[unsent].token)
                 raise
+            metrics.ORDERS_SENT.inc()
             log.info("order sent", order_id=order_id, attempt=message.token)

@@ -43,7 +43,14 @@ class Listener:
     ) -> None:
         self._server, self._handlers, self._on_connect = server, dict(handlers), on_connect
         self._stopped = threading.Event()
+        #: Whether the subscription stands.
+        self.connected = False
         self._thread = threading.Thread(target=self._run, name=f"listen {server}", daemon=True)
+
+    @property
+    def server(self) -> RedisServer:
+        """The Redis that is listened to."""
+        return self._server
 
     def start(self) -> None:
         """Begin to listen."""
@@ -72,11 +79,13 @@ class Listener:
                 log.warning("subscription lost", error=str(error), next_in_s=round(pause_s, 2))
                 self._stopped.wait(pause_s)
             finally:
+                self.connected = False
                 client.close()
 
     def _listen(self, client: redis.Redis) -> None:
         with client.pubsub(ignore_subscribe_messages=True) as subscription:
             subscription.subscribe(*self._handlers)
+            self.connected = True
             self._on_connect()
             while not self._stopped.is_set():
                 message = subscription.get_message(timeout=1.0)

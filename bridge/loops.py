@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import structlog
 
+from dynsvc import metrics
 from dynsvc.errors import DynsvcError
 from dynsvc.retry import backoff_s
 
@@ -60,6 +61,16 @@ class Loop:
         """Whether the thread runs."""
         return self._thread.is_alive()
 
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return self._name
+
+    @property
+    def failing(self) -> bool:
+        """Whether its last round failed."""
+        return self._failures > 0
+
     def _run(self) -> None:
         while not self._stopped.is_set():
             self._wake.clear()
@@ -71,6 +82,15 @@ class Loop:
                 self._wake.wait(pause_s)
 
     def _round(self) -> float:
+        failures = self._failures
+        pause_s = self._try()
+        if self._failures > failures:
+            metrics.LOOP_FAILURES.labels(self._name).inc()
+        else:
+            metrics.LOOP_SUCCESS.labels(self._name).set_to_current_time()
+        return pause_s
+
+    def _try(self) -> float:
         try:
             self._work()
         except DynsvcError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import structlog
 
+from dynsvc import metrics
 from dynsvc.errors import DynsvcError, LoaderFailed, PeerUnavailable
 from dynsvc.kue import Outcome
 from dynsvc.messages import Message
@@ -48,8 +49,10 @@ class Outcomes:
     def _complete(self, order_id: str, token: str, loader_job_id: str) -> None:
         document = self._site.ledger.message(order_id, token)
         place = f"loader job {loader_job_id}"
-        result = summary(Message.from_document(document), place) if document else {"place": place}
+        message = Message.from_document(document) if document else None
+        result = summary(message, place) if message else {"place": place}
         if self._site.jobs.complete(order_id, token, result):
+            metrics.attempt_ended(message.algorithm if message else None, "complete")
             log.info("order complete", order_id=order_id, loader_job_id=loader_job_id)
             self._site.discard_artifacts(order_id)
         self._site.ledger.release(order_id, token)
@@ -64,5 +67,10 @@ class Outcomes:
         # The loader does not have the data: another attempt has to upload again.
         self._site.ledger.forget_upload(order_id, token)
         failed = self._site.jobs.fail(order_id, token, f"{error.headline}\n{text}", message=str(error))
+        metrics.attempt_ended(self._algorithm(order_id, token), failed.outcome, error.headline)
         self._site.ledger.release(order_id, token)
         log.warning("order failed at the loader", order_id=order_id, error=str(error), outcome=failed.outcome)
+
+    def _algorithm(self, order_id: str, token: str) -> str | None:
+        document = self._site.ledger.message(order_id, token)
+        return Message.from_document(document).algorithm if document else None

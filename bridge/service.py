@@ -12,11 +12,14 @@ from bridge.intake import Intake
 from bridge.listener import Listener
 from bridge.loops import Loop
 from bridge.outcomes import Outcomes
+from bridge.status import QueueNumbers, broken, unready
 from bridge.timers import KueTimers, LeaseTimer
+from dynsvc import metrics
 from dynsvc.errors import DynsvcError
 from dynsvc.kue import parse_event
 from dynsvc.messages import TOKEN_PREFIX
 from dynsvc.site import Site
+from dynsvc.status import StatusServer, serve
 
 __all__ = ["Bridge"]
 
@@ -31,6 +34,7 @@ class Bridge:
 
     def __init__(self, site: Site) -> None:
         self._site = site
+        self._status: StatusServer | None = None
         settings, jobs = site.settings, site.jobs
         timers = KueTimers(site)
         self._intake = Loop("intake", Intake(settings, jobs, site.ledger, dispatch.send), settings.poll_s)
@@ -51,6 +55,14 @@ class Bridge:
 
     def start(self) -> None:
         """Begin to work."""
+        metrics.describe("bridge", self._site.settings.host)
+        metrics.REGISTRY.register(QueueNumbers(self._site, dispatch.queue_lengths))
+        self._status = serve(
+            self._site.settings,
+            metrics.REGISTRY,
+            broken=lambda: broken(self._loops),
+            unready=lambda: unready(self._loops, self._listeners),
+        )
         parts: list[Loop | Listener] = [*self._listeners, *self._loops]
         for part in parts:
             part.start()
@@ -74,6 +86,8 @@ class Bridge:
             part.stop()
         deadline = time.monotonic() + _STOP_S
         ended = [part.join(max(0.1, deadline - time.monotonic())) for part in parts]
+        if self._status:
+            self._status.stop()
         log.info("bridge stopped", cleanly=all(ended))
         return all(ended)
 

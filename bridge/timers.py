@@ -10,6 +10,7 @@ from typing import Final
 import structlog
 
 from bridge.intake import Send
+from dynsvc import metrics
 from dynsvc.errors import LoaderFailed, OrderOverdue, WorkerLost
 from dynsvc.kue import Sighting
 from dynsvc.leases import AWAIT_LOADER, Entry
@@ -56,13 +57,15 @@ class LeaseTimer:
         settings = self._site.settings
         if time.time() > entry.message.get("expires_at_s", math.inf):
             late = OrderOverdue(entry.order_id, f"the wait for {entry.step}", settings.order_limit_s)
-            self._site.jobs.fail(entry.order_id, entry.token, late.headline, message=str(late))
+            failed = self._site.jobs.fail(entry.order_id, entry.token, late.headline, message=str(late))
+            metrics.attempt_ended(_algorithm(entry), failed.outcome, late.headline)
             self._site.ledger.release(entry.order_id, entry.token)
             log.warning("order overdue", order_id=entry.order_id, error=str(late))
             return
         self._send(entry.step, entry.message)
         sends = self._site.ledger.sent_again(entry, wait_s=settings.resend_s, longest_s=_RESEND_LONGEST_S)
         if sends:
+            metrics.message_resent(entry.step)
             log.info("message sent again", order_id=entry.order_id, step=entry.step, sends=sends)
 
     def _end(self, entry: Entry) -> None:
@@ -74,19 +77,27 @@ class LeaseTimer:
             return
         if entry.step == AWAIT_LOADER:
             late = LoaderFailed(entry.loader_job_id, f"no outcome within {settings.loader_timeout_s:g} s")
-            jobs.fail(entry.order_id, entry.token, late.headline, message=str(late))
+            failed = jobs.fail(entry.order_id, entry.token, late.headline, message=str(late))
+            metrics.attempt_ended(_algorithm(entry), failed.outcome, late.headline)
             ledger.release(entry.order_id, entry.token)
             log.warning("the loader gave no outcome", order_id=entry.order_id, error=str(late))
             return
+        metrics.worker_lost(entry.step)
         lost = WorkerLost(entry.order_id, entry.step, settings.lease_s)
         again = losses <= settings.infrastructure_retries
         if again:
             line = f"{lost.headline}; tried again ({losses} of {settings.infrastructure_retries})"
-            jobs.requeue(entry.order_id, entry.token, line)
+            outcome = "retrying" if jobs.requeue(entry.order_id, entry.token, line) else "lost"
         else:
-            jobs.fail(entry.order_id, entry.token, lost.headline, message=str(lost))
+            outcome = jobs.fail(entry.order_id, entry.token, lost.headline, message=str(lost)).outcome
+        metrics.attempt_ended(_algorithm(entry), outcome, lost.headline)
         ledger.release(entry.order_id, entry.token, keep_losses=again)
         log.warning("worker lost", order_id=entry.order_id, step=entry.step, runner=entry.runner, again=again)
+
+
+def _algorithm(entry: Entry) -> str | None:
+    plan = entry.message.get("plan")
+    return str(plan["algorithm"]) if plan else None
 
 
 class KueTimers:

@@ -10,8 +10,9 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,7 +27,7 @@ from dynsvc.errors import (
     StorageUnavailable,
 )
 
-__all__ = ["Artifact", "ArtifactStore"]
+__all__ = ["Artifact", "ArtifactStore", "Swept"]
 
 _CHUNK_BYTES = 1 << 20
 _KEY = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,200}(?:/(?!\.)[A-Za-z0-9._-]{1,200})*")
@@ -41,6 +42,15 @@ class Artifact(BaseModel):
     key: str
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
     size_bytes: int = Field(ge=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Swept:
+    """What a sweep removed, and what is left."""
+
+    removed: int
+    files: int
+    size_bytes: int
 
 
 class ArtifactStore:
@@ -161,13 +171,8 @@ class ArtifactStore:
         with self._errors(prefix), suppress(FileNotFoundError):
             self._filesystem().rm(path, recursive=True)
 
-    def sweep(self, older_than_s: float) -> int:
+    def sweep(self, older_than_s: float) -> Swept:
         """Remove all files stored longer ago than that, left-overs of broken writes included.
-
-        Returns
-        -------
-        int
-            How many were removed.
 
         Raises
         ------
@@ -175,17 +180,20 @@ class ArtifactStore:
             The store does not answer (transient).
         """
         limit = time.time() - older_than_s
-        removed = 0
+        removed = files = size_bytes = 0
         with self._errors("sweep"):
             filesystem = self._filesystem()
-            for path in filesystem.find(self._root):
+            for path, told in filesystem.find(self._root, detail=True).items():
                 with suppress(FileNotFoundError):  # another host sweeps as well
-                    if filesystem.modified(path).timestamp() < limit:
+                    if _changed_s(filesystem, path, told) < limit:
                         filesystem.rm_file(path)
                         removed += 1
+                    else:
+                        files += 1
+                        size_bytes += told.get("size") or 0
             if self._is_folder:
                 _prune(Path(self._root), limit)
-        return removed
+        return Swept(removed=removed, files=files, size_bytes=size_bytes)
 
     def _filesystem(self) -> Any:
         # fsspec keeps one instance per process and drops it after a fork, when its connections are not ours.
@@ -231,6 +239,12 @@ class ArtifactStore:
 def _protocols(filesystem: Any) -> tuple[str, ...]:
     protocol = filesystem.protocol
     return (protocol,) if isinstance(protocol, str) else tuple(protocol)
+
+
+def _changed_s(filesystem: Any, path: str, told: Mapping[str, Any]) -> float:
+    """Return when a file was last changed, seconds since the epoch; from the listing where that tells it."""
+    at = told.get("mtime") or told.get("LastModified") or filesystem.modified(path)
+    return float(at.timestamp() if hasattr(at, "timestamp") else at)
 
 
 def _measured(path: Path) -> tuple[str, int]:

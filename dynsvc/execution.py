@@ -10,6 +10,7 @@ from typing import Protocol
 
 import structlog
 
+from dynsvc import metrics
 from dynsvc.errors import AlgorithmUnavailable, OutOfMemory
 from dynsvc.outputs import discard
 from dynsvc.runtime import Admission, Run, RunOutcome, Runtime
@@ -96,9 +97,10 @@ def _once(
     on_line: Callable[[str], None],
     say: Callable[[str], None],
 ) -> Executed:
-    began = time.monotonic()
+    device, began = "gpu" if run.limits.gpus else "cpu", time.monotonic()
     with admission.admit(run, ended=owner.ended, waits=say) as admitted:
         waited_s = time.monotonic() - began
+        metrics.run_admitted(run.algorithm, device, waited_s)
         owner.note(
             runtime=runtime.name,
             image=run.image,
@@ -113,6 +115,8 @@ def _once(
             gpus=list(admitted.gpu_ids),
             waited_s=round(waited_s, 3),
         )
-        outcome = runtime.run(admitted, on_line=on_line, ended=owner.ended)
+        with metrics.run(run.algorithm, device):
+            outcome = runtime.run(admitted, on_line=on_line, ended=owner.ended)
+    metrics.run_done(run.algorithm, device, outcome.duration_s, warm=outcome.warm)
     owner.note(executed=outcome.executed, warm=outcome.warm, last_lines=outcome.last_lines[-2000:])
     return Executed(run=admitted, outcome=outcome, waited_s=waited_s)

@@ -108,6 +108,11 @@ class Message(_Part):
 
     model_config = ConfigDict(frozen=True, populate_by_name=True)
 
+    @property
+    def algorithm(self) -> str | None:
+        """Name of the algorithm; None before ``fetch_order`` has chosen it."""
+        return self.plan.algorithm if self.plan else None
+
     def to_document(self) -> dict[str, Any]:
         """Return the JSON document."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)

@@ -16,7 +16,7 @@ from typing import Protocol, TypeVar
 
 import structlog
 
-from dynsvc import regions
+from dynsvc import metrics, regions
 from dynsvc.algorithms import Algorithm, Catalog, Placeholders
 from dynsvc.artifacts import ArtifactStore
 from dynsvc.cache import ResultCache
@@ -116,6 +116,7 @@ def persisting(attempt: Attempt, policy: RetryPolicy, work: Callable[[], Grown],
             delay_s = policy.delay_s(error, tries, time.monotonic() - began)
             if delay_s is None:
                 raise
+            metrics.retried(error)
             log.warning("step tries again", error=error.headline, attempt=tries, delay_s=round(delay_s, 2))
             attempt.wait(delay_s)
             if attempt.ended():

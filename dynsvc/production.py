@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dynsvc import provenance
+from dynsvc import metrics, provenance
 from dynsvc.algorithms import Algorithm
 from dynsvc.cache import ResultCache, key_of
 from dynsvc.execution import Executed, Owner, execute
@@ -73,6 +73,8 @@ class Production:
         known = provenance.facts(algorithm, plan, fetched, run, seen)
         key = key_of(algorithm, run, self.runtime, known) if self.cache and plan.order.cache else None
         kept = self.cache.find(key, algorithm.name, folder) if self.cache and key else None
+        if key:
+            metrics.cache_looked_up(algorithm.name, hit=kept is not None)
         if kept:
             owner.note(executed=kept.executed, kept=kept.origin)
             tell = self._teller(message, known, kept.executed, None, cache=kept.origin)

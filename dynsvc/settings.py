@@ -235,6 +235,10 @@ class Settings(BaseModel):
     max_result_bytes: int = Field(4 * 1024**3, ge=1)
     #: Artifacts and leftovers older than this are removed.
     keep_s: float = Field(7 * 24 * 3600.0, gt=0)
+    #: Where a bridge or a worker answers /metrics, /healthz and /readyz; without a port nowhere. One process,
+    #: one port.
+    metrics_host: Host = "127.0.0.1"
+    metrics_port: Port | None = None
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 

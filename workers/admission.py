@@ -141,6 +141,18 @@ class HostAdmission:
                 self._gpus = find_gpus(self._settings.gpus)
             return self._gpus
 
+    def usage(self) -> tuple[Capacity, list[Entry], list[Entry]]:
+        """Return what this host has, the runs that hold something of it, and those that wait.
+
+        Raises
+        ------
+        StorageUnavailable
+            The ledger cannot be read (transient).
+        """
+        with self._ledger.locked():
+            running, waiting = self._ledger.running(), self._ledger.waiting()
+        return self._capacity(idle=False), running, waiting
+
     @contextmanager
     def admit(
         self, run: Run, *, ended: Callable[[], bool], waits: Callable[[str], None] = lambda _: None

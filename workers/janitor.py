@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 
 import structlog
 
+from dynsvc import metrics
 from dynsvc.errors import DynsvcError
 from dynsvc.kue import is_job_id
 from dynsvc.messages import TOKEN_PREFIX
@@ -70,8 +71,12 @@ class Janitor:
         if time.monotonic() >= self._next_sweep:
             self._next_sweep = time.monotonic() + _SWEEP_S
             self._sweep_folders()
-            if removed := self._site.artifacts.sweep(self._site.settings.keep_s):
-                log.info("old artifacts removed", count=removed)
+            swept = self._site.artifacts.sweep(self._site.settings.keep_s)
+            metrics.ARTIFACTS_FILES.set(swept.files)
+            metrics.ARTIFACTS_BYTES.set(swept.size_bytes)
+            metrics.ARTIFACTS_SWEPT.set_to_current_time()
+            if swept.removed:
+                log.info("old artifacts removed", count=swept.removed)
         runtime = self._site.ports.runtime()
         if isinstance(runtime, Reaping) and (count := runtime.reap(self._ended)):
             log.warning("leftover containers removed", count=count)

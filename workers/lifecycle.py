@@ -6,12 +6,15 @@ import threading
 from typing import Any
 
 import structlog
-from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
+from celery.signals import worker_init, worker_ready, worker_shutdown, worker_shutting_down
 
+from dynsvc import metrics
 from dynsvc.devices import gpus_present
 from dynsvc.errors import DynsvcError
+from dynsvc.status import StatusServer, serve
 from workers.attempts import hand_back_all
 from workers.janitor import Janitor
+from workers.status import HostNumbers, Readiness
 from workers.tasks import site
 
 __all__: list[str] = []
@@ -20,11 +23,25 @@ log = structlog.get_logger(__name__)
 
 _janitor: Janitor | None = None
 _stopping: threading.Timer | None = None
+_readiness: Readiness | None = None
+_status: StatusServer | None = None
+
+
+@worker_init.connect
+def _begun(**_kwargs: Any) -> None:
+    """Tell how it is from the begin, also while the broker is away."""
+    global _readiness, _status  # noqa: PLW0603  (one worker is one process)
+    _readiness = Readiness(site())
+    metrics.describe("worker", site().settings.host)
+    metrics.REGISTRY.register(HostNumbers(site()))
+    _status = serve(site().settings, metrics.REGISTRY, broken=lambda: (), unready=_readiness.unready)
 
 
 @worker_ready.connect
-def _started(**_kwargs: Any) -> None:
-    global _janitor  # noqa: PLW0603  (one worker is one process)
+def _started(sender: Any = None, **_kwargs: Any) -> None:
+    global _janitor  # noqa: PLW0603
+    if _readiness is not None:
+        _readiness.consumer = sender
     settings = site().settings
     try:
         runtime = site().ports.runtime()
@@ -43,6 +60,8 @@ def _started(**_kwargs: Any) -> None:
 def _told_to_stop(how: str = "", **_kwargs: Any) -> None:
     """Let steps go on for a while; hand them back then, or at once when told again (or told to be quick)."""
     global _stopping  # noqa: PLW0603
+    if _readiness is not None:
+        _readiness.stopping = True
     if _stopping is not None or how == "Cold":
         hand_back_all()
         return
@@ -57,3 +76,5 @@ def _stopped(**_kwargs: Any) -> None:
         _stopping.cancel()
     if _janitor is not None:
         _janitor.stop()
+    if _status is not None:
+        _status.stop()

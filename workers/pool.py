@@ -202,6 +202,11 @@ class Pool(Generic[K]):
         with self._condition:
             return len(self._held)
 
+    def busy(self) -> int:
+        """Return how many are in use."""
+        with self._condition:
+            return sum(held.busy for held in self._held)
+
     def _find(self, key: Hashable, ended: list[Held[K]]) -> Held[K] | None:
         # The one used last is taken, so that those beyond the need become idle.
         mine = [held for held in self._held if held.key == key and not held.busy]

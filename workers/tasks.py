@@ -19,7 +19,7 @@ from celery import Task
 from celery.exceptions import Ignore
 from pydantic import ValidationError
 
-from dynsvc import messages, pipeline
+from dynsvc import messages, metrics, pipeline
 from dynsvc.celery import app
 from dynsvc.errors import AlgorithmFailed, AttemptEnded, DeliveryUnknown, DynsvcError, OrderOverdue
 from dynsvc.leases import AWAIT_LOADER, Start
@@ -113,7 +113,8 @@ def _traced(trace: StepTrace) -> Iterator[None]:
     began, outcome = time.monotonic(), "done"
     trace.note(event="began")
     try:
-        yield
+        with metrics.step(trace.step):
+            yield
     except DynsvcError as error:
         outcome = error.headline
         raise
@@ -124,7 +125,9 @@ def _traced(trace: StepTrace) -> Iterator[None]:
         outcome = f"InternalError: {type(error).__name__}: {error}"
         raise
     finally:
-        trace.note(event="ended", took_s=round(time.monotonic() - began, 3), outcome=outcome)
+        took_s = time.monotonic() - began
+        metrics.step_ended(trace.step, outcome, took_s)
+        trace.note(event="ended", took_s=round(took_s, 3), outcome=outcome)
 
 
 def _given_up(here: Site, message: Message, attempt: RunningStep, step: str, ended: AttemptEnded) -> None:
@@ -177,7 +180,8 @@ def _delivered(here: Site, message: Message, runner: str, receipt: Receipt) -> D
         log.info("delivered, waits for the loader", loader_job_id=receipt.loader_job_id)
         return document
     result = summary(message, receipt.place)
-    insist(lambda: here.jobs.complete(message.order_id, message.token, result))
+    if insist(lambda: here.jobs.complete(message.order_id, message.token, result)):
+        metrics.attempt_ended(message.algorithm, "complete")
     insist(lambda: here.ledger.release(message.order_id, message.token))
     here.discard_artifacts(message.order_id)
     log.info("order complete", place=receipt.place)
@@ -192,6 +196,7 @@ def _fail(here: Site, message: Message, headline: str, sentence: str, details: s
     text = f"{headline}\n{details}".rstrip()
     failed = insist(lambda: here.jobs.fail(message.order_id, message.token, text, message=sentence))
     insist(lambda: here.ledger.release(message.order_id, message.token))
+    metrics.attempt_ended(message.algorithm, failed.outcome, headline)
     log.warning("attempt failed", error=headline, outcome=failed.outcome)
 
 
@@ -207,7 +212,11 @@ def _fetch_order(here: Site, message: Message, attempt: RunningStep) -> Message:
         raise AttemptEnded(message.order_id, "the job no longer waits, or somebody else has it")
     expires_at_s = (job.started_at_ms or 0) / 1000 + here.settings.order_limit_s
     claimed = message.model_copy(update={"expires_at_s": expires_at_s})
-    return pipeline.fetch_order(claimed, here.document_of(job), here.ports, attempt)
+    grown = pipeline.fetch_order(claimed, here.document_of(job), here.ports, attempt)
+    if job.attempts_made == 0 and job.started_at_ms and job.created_at_ms:
+        waited_s = max(0, job.started_at_ms - job.created_at_ms) / 1000
+        metrics.ORDER_WAIT.labels(grown.algorithm or "").observe(waited_s)
+    return grown
 
 
 @app.task(bind=True, name=messages.FETCH_ROI, throws=(DynsvcError,))

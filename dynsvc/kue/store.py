@@ -185,6 +185,11 @@ class JobStore(Upkeep):
             sizes = pipeline.execute()
         return Counts(*(sum(sizes[i * len(kinds) : (i + 1) * len(kinds)]) for i in range(len(states))))
 
+    def oldest_waiting_ms(self, types: Sequence[str]) -> int | None:
+        """Return how long ago the oldest waiting job of *types* was created; None where none waits."""
+        age_ms = int(self._scripts.run("oldest", *types))
+        return None if age_ms < 0 else age_ms
+
 
 def _pairs(flat: Sequence[str]) -> tuple[tuple[str, str], ...]:
     return tuple(zip(flat[::2], flat[1::2], strict=True))

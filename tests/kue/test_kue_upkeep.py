@@ -315,3 +315,21 @@ def test_a_job_whose_native_worker_was_killed_can_be_taken_over(
         assert store.active([kind], "dynsvc:") == []
         assert store.requeue(job_id, job.worker_id, "worker lost")
         assert store.claim(job_id, [kind], "dynsvc:1") is not None
+
+
+def test_the_oldest_waiting_job_is_found_behind_more_urgent_ones(
+    store: JobStore, kind: str, client: redis.Redis
+) -> None:
+    assert store.oldest_waiting_ms([kind]) is None
+    oldest = store.create(kind, {}, priority="low")
+    for priority in ("low", "normal", "critical", "critical"):
+        store.create(kind, {}, priority=priority)
+    seconds, _ = client.time()
+    client.hset(f"q:job:{oldest}", "created_at", (seconds - 3600) * 1000)
+    age_ms = store.oldest_waiting_ms(["nothing", kind])
+    assert age_ms is not None
+    assert 3_600_000 <= age_ms < 3_700_000
+    assert store.claim(oldest, [kind], "dynsvc:1") is not None
+    younger_ms = store.oldest_waiting_ms([kind])
+    assert younger_ms is not None
+    assert younger_ms < 3_000_000

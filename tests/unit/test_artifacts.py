@@ -137,11 +137,11 @@ def test_a_prefix_is_deleted_with_all_below_it_and_nothing_else(store: ArtifactS
 def test_old_artifacts_are_swept(store: ArtifactStore, file: Path) -> None:
     store.put(file, "orders/1/a")
     store.put(file, "orders/2/a")
-    assert store.sweep(3600) == 0
+    assert store.sweep(3600).removed == 0
     assert store.exists("orders/1/a")
-    assert store.sweep(-1) == 2
+    assert store.sweep(-1).removed == 2
     assert not store.exists("orders/1/a")
-    assert store.sweep(-1) == 0
+    assert store.sweep(-1).removed == 0
 
 
 def test_left_overs_and_empty_folders_are_swept_from_a_folder(tmp_path: Path, file: Path) -> None:
@@ -152,9 +152,9 @@ def test_left_overs_and_empty_folders_are_swept_from_a_folder(tmp_path: Path, fi
     left.write_bytes(b"half")
     for path in (left, left.parent):
         os.utime(path, (1, 1))
-    assert store.sweep(3600) == 1
+    assert store.sweep(3600).removed == 1
     os.utime(left.parent, (1, 1))
-    assert store.sweep(3600) == 0
+    assert store.sweep(3600).removed == 0
     assert sorted(str(path.relative_to(tmp_path / "store")) for path in (tmp_path / "store").rglob("*")) == [
         "orders",
         "orders/1",
@@ -163,7 +163,7 @@ def test_left_overs_and_empty_folders_are_swept_from_a_folder(tmp_path: Path, fi
 
 
 def test_an_empty_store_can_be_swept(store: ArtifactStore) -> None:
-    assert store.sweep(0) == 0
+    assert store.sweep(0).removed == 0
 
 
 @pytest.mark.parametrize(

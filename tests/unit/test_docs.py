@@ -221,6 +221,22 @@ def test_everything_in_an_orders_result_is_described() -> None:
     assert set(re.findall(r"`(\w+)`", row[1])) == set(summary(message, "loader job 1"))
 
 
+def test_every_metric_is_described_and_no_other() -> None:
+    described = {
+        name for row in rows("docs/reference/metrics.md") for name in re.findall(r"`(dynsvc_\w+)`", row[0])
+    }
+    source = "".join(text_of(path) for path in ("dynsvc/metrics.py", "bridge/status.py", "workers/status.py"))
+    # The library adds a counter's ending where it is missing.
+    counters = set(re.findall(r'CounterMetricFamily\(\s*"(dynsvc_\w+)"', source))
+    used = set(re.findall(r'"(dynsvc_\w+)"', source)) - counters | {f"{name}_total" for name in counters}
+    assert described == used
+    for page in ("deploy/prometheus/alerts.yml", "deploy/grafana/dynsvc.json"):
+        told = {
+            re.sub(r"_(bucket|count|sum)$", "", name) for name in re.findall(r"dynsvc_\w+", text_of(page))
+        }
+        assert told - used == set(), page
+
+
 def test_every_command_is_described() -> None:
     page = text_of("docs/reference/cli.md")
     for name in COMMANDS:

@@ -14,6 +14,7 @@ from typing import Any
 
 from dynsvc.errors import AlgorithmUnavailable, DynsvcError, EngineUnavailable
 from dynsvc.runtime import Run, RunOutcome, Seen
+from workers.pool import Pool
 from workers.runtimes.container import (
     ATTEMPT_LABEL,
     DEADLINE_LABEL,
@@ -29,7 +30,7 @@ from workers.runtimes.cpus import CpuSet
 from workers.runtimes.drain import Drain
 from workers.runtimes.ending import Ending
 from workers.runtimes.engine import Engine, engine_errors
-from workers.runtimes.kept import KeptContainers, can_be_kept
+from workers.runtimes.kept import KeptContainer, KeptContainers, can_be_kept
 from workers.runtimes.netns import NetworkHolders
 from workers.runtimes.ownership import give_folders
 from workers.runtimes.slot import Place, is_abandoned, remove_abandoned
@@ -183,6 +184,11 @@ class DockerRuntime:
         removed = sum(self._engine.remove(handle) for handle in dead)
         remove_abandoned(self._places)
         return removed
+
+    def kept(self) -> Pool[KeptContainer] | None:
+        """Return the containers that this process keeps; None before the first."""
+        standing = self._standing
+        return standing.kept.pool if standing else None
 
     def close(self) -> None:
         """End what is kept, and close the connections to the engine. The object can be used again."""
