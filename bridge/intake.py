@@ -64,4 +64,4 @@ class Intake:
                     self._ledger.release(unsent, offered[unsent].token)
                 raise
             metrics.ORDERS_SENT.inc()
-            log.info("order sent", order_id=order_id, attempt=message.token)
+            log.info("order sent", order_id=order_id, attempt=message.token, step=FETCH_ORDER)

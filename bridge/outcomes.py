@@ -7,6 +7,7 @@ import structlog
 from dynsvc import metrics
 from dynsvc.errors import DynsvcError, LoaderFailed, PeerUnavailable
 from dynsvc.kue import Outcome
+from dynsvc.leases import AWAIT_LOADER
 from dynsvc.messages import Message
 from dynsvc.site import Site, summary
 
@@ -32,7 +33,10 @@ class Outcomes:
         """Look once at every order that waits."""
         for loader_job_id, (order_id, token) in self._site.ledger.awaiting_loader().items():
             try:
-                self._look(order_id, token, loader_job_id)
+                with structlog.contextvars.bound_contextvars(
+                    order_id=order_id, attempt=token, step=AWAIT_LOADER
+                ):
+                    self._look(order_id, token, loader_job_id)
             except PeerUnavailable:
                 raise
             except DynsvcError as error:
@@ -53,7 +57,7 @@ class Outcomes:
         result = summary(message, place) if message else {"place": place}
         if self._site.jobs.complete(order_id, token, result):
             metrics.attempt_ended(message.algorithm if message else None, "complete")
-            log.info("order complete", order_id=order_id, loader_job_id=loader_job_id)
+            log.info("order complete", loader_job_id=loader_job_id)
             self._site.discard_artifacts(order_id)
         self._site.ledger.release(order_id, token)
 
@@ -69,7 +73,7 @@ class Outcomes:
         failed = self._site.jobs.fail(order_id, token, f"{error.headline}\n{text}", message=str(error))
         metrics.attempt_ended(self._algorithm(order_id, token), failed.outcome, error.headline)
         self._site.ledger.release(order_id, token)
-        log.warning("order failed at the loader", order_id=order_id, error=str(error), outcome=failed.outcome)
+        log.warning("order failed at the loader", error=str(error), outcome=failed.outcome)
 
     def _algorithm(self, order_id: str, token: str) -> str | None:
         document = self._site.ledger.message(order_id, token)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Final
 
 import structlog
@@ -49,9 +50,11 @@ class LeaseTimer:
         self._overdue = {key: self._overdue.get(key, now) for key in running}
         for key, entry in running.items():
             if now - self._overdue[key] >= _CONFIRM_S:
-                self._end(entry)
+                with _named(entry):
+                    self._end(entry)
         for entry in waiting:
-            self._send_again(entry)
+            with _named(entry):
+                self._send_again(entry)
 
     def _send_again(self, entry: Entry) -> None:
         settings = self._site.settings
@@ -60,13 +63,13 @@ class LeaseTimer:
             failed = self._site.jobs.fail(entry.order_id, entry.token, late.headline, message=str(late))
             metrics.attempt_ended(_algorithm(entry), failed.outcome, late.headline)
             self._site.ledger.release(entry.order_id, entry.token)
-            log.warning("order overdue", order_id=entry.order_id, error=str(late))
+            log.warning("order overdue", error=str(late))
             return
         self._send(entry.step, entry.message)
         sends = self._site.ledger.sent_again(entry, wait_s=settings.resend_s, longest_s=_RESEND_LONGEST_S)
         if sends:
             metrics.message_resent(entry.step)
-            log.info("message sent again", order_id=entry.order_id, step=entry.step, sends=sends)
+            log.info("message sent again", sends=sends)
 
     def _end(self, entry: Entry) -> None:
         settings, jobs, ledger = self._site.settings, self._site.jobs, self._site.ledger
@@ -80,7 +83,7 @@ class LeaseTimer:
             failed = jobs.fail(entry.order_id, entry.token, late.headline, message=str(late))
             metrics.attempt_ended(_algorithm(entry), failed.outcome, late.headline)
             ledger.release(entry.order_id, entry.token)
-            log.warning("the loader gave no outcome", order_id=entry.order_id, error=str(late))
+            log.warning("the loader gave no outcome", error=str(late))
             return
         metrics.worker_lost(entry.step)
         lost = WorkerLost(entry.order_id, entry.step, settings.lease_s)
@@ -92,7 +95,14 @@ class LeaseTimer:
             outcome = jobs.fail(entry.order_id, entry.token, lost.headline, message=str(lost)).outcome
         metrics.attempt_ended(_algorithm(entry), outcome, lost.headline)
         ledger.release(entry.order_id, entry.token, keep_losses=again)
-        log.warning("worker lost", order_id=entry.order_id, step=entry.step, runner=entry.runner, again=again)
+        log.warning("worker lost", runner=entry.runner, again=again)
+
+
+def _named(entry: Entry) -> AbstractContextManager[object]:
+    """Have every line of the log say whose it is."""
+    return structlog.contextvars.bound_contextvars(
+        order_id=entry.order_id, attempt=entry.token, step=entry.step
+    )
 
 
 def _algorithm(entry: Entry) -> str | None:
@@ -135,5 +145,5 @@ class KueTimers:
         for job_id, token in unheld & self._orphans:
             lost = WorkerLost(job_id, "an unknown step", settings.lease_s)
             if jobs.requeue(job_id, token, f"{lost.headline}; nothing is known of the attempt, tried again"):
-                log.warning("orphaned order put back into the queue", order_id=job_id)
+                log.warning("orphaned order put back into the queue", order_id=job_id, attempt=token)
         self._orphans = unheld

@@ -11,8 +11,8 @@ from dynsvc.settings import Settings
 
 __all__ = ["configure"]
 
-#: These tell a story line for each connection; at INFO that hides ours.
-_TALKATIVE = ("urllib3", "docker", "fsspec", "PIL")
+#: These tell a line for each connection or task; at INFO that hides ours, which say whose order it is.
+_TALKATIVE = ("urllib3", "docker", "fsspec", "PIL", "celery.worker.strategy", "celery.app.trace")
 
 
 def configure(settings: Settings) -> None:

@@ -5,6 +5,7 @@ Tasks exchange ids, names and digests. Pixels, masks and zips lie in the artifac
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -29,6 +30,7 @@ __all__ = [
     "Message",
     "Plan",
     "Result",
+    "shown",
 ]
 
 #: Number of the document's shape. A worker refuses newer ones; they are sent again and reach a newer worker.
@@ -127,3 +129,21 @@ class Message(_Part):
             The document is not one of ours.
         """
         return cls.model_validate(document)
+
+
+def shown(args: Sequence[Any] | None) -> str:
+    """Return what monitors show of a task with these arguments: whose it is, not what only steps need.
+
+    Parameters are left out: what an order may carry is not for everybody who watches the queue.
+    """
+    document = args[0] if args else None
+    if not isinstance(document, dict) or "order_id" not in document:
+        return "()"
+    facts = {"order_id": document["order_id"]}
+    if plan := document.get("plan"):
+        order, region = plan["order"], Region.model_validate(plan["region"])
+        facts["algorithm"] = f"{plan['algorithm']} {plan['algorithm_version']}"
+        facts["case"] = order["case_id"]
+        facts["region"] = str(region)
+    facts["attempt"] = document.get("token", "")
+    return f"({facts},)"

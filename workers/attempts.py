@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import threading
 import time
 from collections.abc import Callable
@@ -98,7 +99,13 @@ class RunningStep:
         #: The step is given up because this worker stops, and goes on elsewhere.
         self.handed_back = False
         self._unwritten: list[str] = []
-        self._thread = threading.Thread(target=self._renew, name=f"lease-{message.order_id}", daemon=True)
+        # What the log says of the step, it says in this thread too.
+        self._thread = threading.Thread(
+            target=contextvars.copy_context().run,
+            args=(self._renew,),
+            name=f"lease-{message.order_id}",
+            daemon=True,
+        )
 
     def __enter__(self) -> Self:
         _running.add(self)

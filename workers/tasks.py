@@ -51,12 +51,20 @@ def _left(reason: str) -> Ignore:
 
 
 def _step(task: Task, document: Document, work: Work) -> Document:
-    """Run one step under its lease."""
+    """Run one step; every line of the log says of which order."""
     try:
         message = Message.from_document(document)
     except ValidationError as error:
         # Not ours, or from a version we do not know. The order is still Kue's and is sent again.
         raise _left(f"not a message of this version: {error.errors()[0]['msg']}") from None
+    with structlog.contextvars.bound_contextvars(
+        order_id=message.order_id, attempt=message.token, step=str(task.name)
+    ):
+        return _leased_step(task, message, work)
+
+
+def _leased_step(task: Task, message: Message, work: Work) -> Document:
+    """Run one step under its lease."""
     here, step = site(), str(task.name)
     runner = f"{here.settings.host}:{task.request.id}:{uuid.uuid4().hex[:8]}"
     later = (*messages.STEPS[messages.STEPS.index(step) + 1 :], AWAIT_LOADER)
@@ -77,12 +85,12 @@ def _step(task: Task, document: Document, work: Work) -> Document:
         host=here.settings.host,
     )
     with (
-        structlog.contextvars.bound_contextvars(order_id=message.order_id, step=step, attempt=message.token),
         RunningStep(
             here.jobs, here.ledger, message, runner, lease_s=here.settings.lease_s, trace=trace
         ) as attempt,
         _traced(trace),
     ):
+        log.info("step begun")
         try:
             if step != messages.FETCH_ORDER:
                 insist(attempt.check_owner)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 from typing import Any
 
 import pytest
 
 from dynsvc.artifacts import Artifact
-from dynsvc.messages import Message, Result
+from dynsvc.messages import Message, Result, shown
 
 ARCHIVE = Artifact(key="k", sha256="0" * 64, size_bytes=1)
 
@@ -18,3 +19,25 @@ def test_a_result_is_read_as_it_was_written(objects: int | None) -> None:
     message = Message(order_id="1", job_type="order", token="t", result=result)
     document: dict[str, Any] = message.to_document()
     assert Message.from_document(document) == message
+
+
+def test_a_monitor_is_shown_whose_task_it_is_and_no_parameter() -> None:
+    assert shown(None) == "()"
+    assert shown(("text",)) == "()"
+    early = Message(order_id="12", job_type="order", token="dynsvc:1")
+    assert ast.literal_eval(shown((early.to_document(),))) == ({"order_id": "12", "attempt": "dynsvc:1"},)
+    plan = {
+        "order": {"case_id": "TCGA-1", "parameters": {"w": "secret"}},
+        "region": {"x_px": 1, "y_px": 2, "width_px": 3, "height_px": 4},
+        "algorithm": "nuclei",
+        "algorithm_version": "1.0.0",
+        "parameters": {"w": "secret"},
+    }
+    (facts,) = ast.literal_eval(shown(({**early.to_document(), "plan": plan},)))
+    assert facts == {
+        "order_id": "12",
+        "algorithm": "nuclei 1.0.0",
+        "case": "TCGA-1",
+        "region": "1,2,3,4",
+        "attempt": "dynsvc:1",
+    }
