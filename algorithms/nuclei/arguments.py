@@ -10,20 +10,30 @@ from pathlib import Path
 from typing import Literal
 
 from .failures import UsageWrong
-from .threshold import Threshold
+from .threshold import NOTHING, Nothing, Threshold
 
-__all__ = ["DEFAULT_MPP_UM", "MPP_RANGE_UM", "USAGE", "Parameters", "Request", "parse"]
+__all__ = [
+    "DEFAULT_MPP_UM",
+    "MPP_RANGE_UM",
+    "USAGE",
+    "Parameters",
+    "Request",
+    "SurveyRequest",
+    "parse",
+    "parse_survey",
+]
 
 USAGE = """\
 usage: python -m algorithms.nuclei -t img|onetile|wsi -i INPUT -o FOLDER
                                    -c CASE -p SUBJECT -a ANALYSIS [options]
+       python -m algorithms.nuclei --survey -i FOLDER -o FOLDER [-m MPP]
        python -m algorithms.nuclei --serve [options]
        python -m algorithms.nuclei.evaluate FOLDER [options]
 
   -t  img: a picture; onetile: the part -s -b of a slide; wsi: a whole slide
   -i  the picture or slide              -o  an existing folder for the results
   -a  analysis id                       -c  case id            -p  subject id
-  -s  x,y of the tile in level-0 pixels of the slide                          (0,0)
+  -s  x,y of the tile on the slide, in pixels like those of the picture       (0,0)
   -b  width,height of the tile; in img mode the picture's own size counts     (0,0: all)
   -d  width,height of a patch of a slide, at most 4096; each has its own files (0,0: 4096)
   -r  factor on the threshold, in transmitted light; more finds more          (1)
@@ -36,14 +46,15 @@ usage: python -m algorithms.nuclei -t img|onetile|wsi -i INPUT -o FOLDER
   -m  um per pixel of the picture, 0.1 to 2; a slide's own value wins         (0.25)
   -e  description                       -z  zip file to create
   -v  what to write: mask[:img][:overlay][:labels][:geojson]                  (mask)
-  --threshold OD[:BACKGROUND:NUCLEI:MEAN]
-                  haematoxylin threshold from outside, so that tiles of one slide agree:
-                  the text that result.json of another run calls "threshold"
+  --threshold OD[:BACKGROUND:NUCLEI:MEAN]|none
+                  haematoxylin threshold from outside, so that tiles of one slide agree: the
+                  text that survey.json, or result.json of another run, calls "threshold"
+  --survey        write only survey.json: the threshold of a slide, from the pictures in FOLDER
   --serve         answer requests on standard input, one JSON document a line
 """
 
 _FLAGS = "ht:i:o:m:r:w:l:u:k:j:n:s:b:d:v:a:e:c:p:z:"
-_LONG = ["help", "threshold=", "serve"]
+_LONG = ["help", "threshold=", "serve", "survey"]
 _LEVELS = frozenset({"mask", "img", "overlay", "labels", "geojson"})
 #: The letters that old orders send for -j.
 _DECLUMP = {"0": 0, "1": 1, "2": 2, "N": 0, "n": 0, "Y": 2, "y": 2}
@@ -67,7 +78,7 @@ class Parameters:
     #: Recorded in the metadata only.
     iterations: int = 100
     #: From outside, or only the density that separates nuclei from the rest; None to find it in the region.
-    threshold: Threshold | float | None = None
+    threshold: Threshold | Nothing | float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,24 +106,37 @@ class Request:
     parameters: Parameters = Parameters()
 
 
-def parse(argv: Sequence[str]) -> Request:
-    """Read the command line.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SurveyRequest:
+    """A look at parts of a slide, before its tiles are done one by one."""
+
+    #: A picture, or a folder of pictures.
+    input: Path
+    output_dir: Path
+    mpp_um: float | None = None
+
+
+def parse_survey(argv: Sequence[str]) -> SurveyRequest:
+    """Read the command line of a survey. Flags that only a run needs are allowed, and not looked at.
 
     Raises
     ------
     UsageWrong
         A flag is unknown, missing or out of range.
     """
-    try:
-        pairs, rest = getopt.getopt(list(argv), _FLAGS, _LONG)
-    except getopt.GetoptError as error:
-        raise UsageWrong(str(error)) from None
-    if rest:
-        raise UsageWrong(f"{rest[0]!r} follows no flag")
-    given = dict(pairs)
-    for flag in ("-t", "-i", "-o", "-a", "-c", "-p"):
-        if not given.get(flag):
-            raise UsageWrong(f"{flag} is required and cannot be empty")
+    given = _flags(argv, ("-i", "-o"))
+    return SurveyRequest(input=Path(given["-i"]), output_dir=Path(given["-o"]), mpp_um=_mpp(given))
+
+
+def parse(argv: Sequence[str]) -> Request:
+    """Read the command line of a run.
+
+    Raises
+    ------
+    UsageWrong
+        A flag is unknown, missing or out of range.
+    """
+    given = _flags(argv, ("-t", "-i", "-o", "-a", "-c", "-p"))
     kind = given["-t"]
     if kind not in ("img", "onetile", "wsi"):
         raise UsageWrong(f"-t is {kind!r}, expected img, onetile or wsi")
@@ -139,7 +163,7 @@ def parse(argv: Sequence[str]) -> Request:
         case_id=given["-c"],
         subject_id=given["-p"],
         description=given.get("-e", ""),
-        mpp_um=_number(given, "-m", 0.25, *MPP_RANGE_UM) if "-m" in given else None,
+        mpp_um=_mpp(given),
         levels=levels | {"mask"},
         zip=Path(given["-z"]) if given.get("-z") else None,
         parameters=Parameters(
@@ -155,6 +179,24 @@ def parse(argv: Sequence[str]) -> Request:
     )
 
 
+def _flags(argv: Sequence[str], required: Sequence[str]) -> dict[str, str]:
+    try:
+        pairs, rest = getopt.getopt(list(argv), _FLAGS, _LONG)
+    except getopt.GetoptError as error:
+        raise UsageWrong(str(error)) from None
+    if rest:
+        raise UsageWrong(f"{rest[0]!r} follows no flag")
+    given = dict(pairs)
+    for flag in required:
+        if not given.get(flag):
+            raise UsageWrong(f"{flag} is required and cannot be empty")
+    return given
+
+
+def _mpp(given: dict[str, str]) -> float | None:
+    return _number(given, "-m", DEFAULT_MPP_UM, *MPP_RANGE_UM) if "-m" in given else None
+
+
 def _number(given: dict[str, str], flag: str, default: float, low: float, high: float) -> float:
     text = given.get(flag)
     if text is None:
@@ -168,16 +210,19 @@ def _number(given: dict[str, str], flag: str, default: float, low: float, high: 
     return value
 
 
-def _threshold(text: str | None) -> Threshold | float | None:
+def _threshold(text: str | None) -> Threshold | Nothing | float | None:
     if text is None:
         return None
+    if text == NOTHING:
+        return NOTHING
     try:
         values = [float(word) for word in text.split(":")]
     except ValueError:
         values = []
     if len(values) not in (1, 4) or not all(-0.2 <= value <= 3 for value in values):
         raise UsageWrong(
-            f"--threshold is {text!r}, expected OD or OD:BACKGROUND:NUCLEI:MEAN, densities up to 3"
+            f"--threshold is {text!r}, expected OD or OD:BACKGROUND:NUCLEI:MEAN with densities up to 3, "
+            f"or {NOTHING}"
         )
     if len(values) == 1:
         return values[0]

@@ -9,16 +9,17 @@ from typing import Any
 
 import cv2
 
-from .arguments import DEFAULT_MPP_UM, MPP_RANGE_UM, USAGE, Request, parse
+from .arguments import DEFAULT_MPP_UM, MPP_RANGE_UM, USAGE, Request, parse, parse_survey
 from .failures import Failure, InputUnreadable, UsageWrong
 from .patch import Patch
 from .pictures import Source, opened
 from .results import Results
+from .sampling import sample
 from .stain import Grid
 from .summary import document, summary
 from .tiles import Box, cut, survey
 
-__all__ = ["main", "run"]
+__all__ = ["answer", "main", "run"]
 
 #: Patches of slides have at most this side, so that the files of one fit into memory.
 _MAX_PATCH_PX, _MIN_PATCH_PX = 4096, 256
@@ -37,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
 
             serve_requests([word for word in argv if word != "--serve"])
         else:
-            run(parse(argv))
+            answer(argv)
     except UsageWrong as failure:
         print(f"{failure}\n{USAGE}", file=sys.stderr, end="")
         return failure.exit_status
@@ -45,6 +46,20 @@ def main(argv: Sequence[str]) -> int:
         print(failure, file=sys.stderr)
         return failure.exit_status
     return 0
+
+
+def answer(argv: Sequence[str]) -> dict[str, Any]:
+    """Do what a command line asks for, a run or a survey, and return its summary.
+
+    Raises
+    ------
+    Failure
+        Usage, input or output is wrong.
+    """
+    if "--survey" not in argv:
+        return run(parse(argv))
+    request, warnings = parse_survey(argv), list[str]()
+    return sample(request, _said(request.mpp_um, warnings), warnings)
 
 
 def run(request: Request) -> dict[str, Any]:
@@ -66,7 +81,9 @@ def run(request: Request) -> dict[str, Any]:
         mpp_um = _mpp(request, source, warnings)
         region = _region(request, source, warnings)
         grid = Grid.of(mpp_um)
-        patches = [(patch, cut(region, patch, grid)) for patch in _patches(request, region)]
+        # A picture begins at the tile's origin on the slide, and its region at the picture's.
+        origin = (request.tile_x_px, request.tile_y_px) if request.input_type == "img" else (0, 0)
+        patches = [(patch, cut(region, patch, grid, origin=origin)) for patch in _patches(request, region)]
         tiles = [tile for _, patch_tiles in patches for tile in patch_tiles]
         found = survey(source, tiles, grid, request.parameters.threshold)
         areas: list[float] = []
@@ -99,10 +116,14 @@ def _mpp(request: Request, source: Source, warnings: list[str]) -> float:
                 f"-m says {said:g} um per pixel, the slide {source.mpp_um:g}; the slide's was used"
             )
         return source.mpp_um
-    if request.mpp_um is None:
+    return _said(request.mpp_um, warnings)
+
+
+def _said(mpp_um: float | None, warnings: list[str]) -> float:
+    if mpp_um is None:
         warnings.append(f"no um per pixel was given; {DEFAULT_MPP_UM:g} was assumed")
         return DEFAULT_MPP_UM
-    return request.mpp_um
+    return mpp_um
 
 
 def _region(request: Request, source: Source, warnings: list[str]) -> Box:

@@ -14,7 +14,12 @@ __all__ = ["label"]
 
 
 def label(
-    rgb: NDArray[np.uint8], mpp_um: float, parameters: Parameters | None = None, *, tile_px: int = TILE_PX
+    rgb: NDArray[np.uint8],
+    mpp_um: float,
+    parameters: Parameters | None = None,
+    *,
+    origin: tuple[int, int] = (0, 0),
+    tile_px: int = TILE_PX,
 ) -> NDArray[np.int32]:
     """Return the nuclei of a picture as labels from 1 on; 0 is background.
 
@@ -24,13 +29,15 @@ def label(
         Shape (height, width, 3).
     mpp_um
         Micrometres per pixel.
+    origin
+        Place of the picture's first pixel on the slide.
     tile_px
         Side of a tile on the working grid.
     """
     parameters = parameters or Parameters()
     source, grid = Picture(rgb), Grid.of(mpp_um)
     whole = Box(0, 0, source.width_px, source.height_px)
-    tiles = cut(whole, whole, grid, tile_px=tile_px)
+    tiles = cut(whole, whole, grid, origin=origin, tile_px=tile_px)
     found = survey(source, tiles, grid, parameters.threshold)
     labels = np.zeros((whole.height, whole.width), np.int32)
     count = 0

@@ -1,19 +1,17 @@
-"""The program's warm mode: one request is one run of ``-t img``."""
+"""The program's warm mode: one request is one run of ``-t img``, or one survey."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .arguments import parse
 from .failures import UsageWrong
-from .program import run
+from .program import answer
 from .warm import serve
 
 __all__ = ["serve_requests"]
 
-#: Fields of a request, and the flags they stand for. The first ones are required.
-_REQUIRED = {"input": "-i", "output_dir": "-o"}
+#: Fields of a request, and the flags they stand for.
 _OPTIONAL = {
     "case_id": "-c",
     "subject_id": "-p",
@@ -21,6 +19,7 @@ _OPTIONAL = {
     "description": "-e",
     "mpp": "-m",
     "levels": "-v",
+    "threshold": "--threshold",
     "zip": "-z",
 }
 #: Ids are part of file names; a request that gives none gets these.
@@ -30,7 +29,7 @@ _PARAMETERS = frozenset("rwlukjnm")
 
 def serve_requests(options: Sequence[str]) -> None:
     """Serve until standard input ends; *options* are flags for every request."""
-    serve(lambda request, progress: run(parse([*_DEFAULTS, *options, *arguments(request, progress)])))
+    serve(lambda request, progress: answer([*_DEFAULTS, *options, *arguments(request, progress)]))
 
 
 def arguments(request: dict[str, Any], progress: Callable[[float], None]) -> list[str]:
@@ -42,8 +41,10 @@ def arguments(request: dict[str, Any], progress: Callable[[float], None]) -> lis
         A field is missing, or a parameter is unknown.
     """
     progress(0.0)
-    flags: list[str] = []
-    for field, flag in _REQUIRED.items():
+    # A survey looks at all pictures of a folder, a run at one.
+    looks = bool(request.get("survey"))
+    flags: list[str] = ["--survey"] if looks else []
+    for field, flag in (("input_dir" if looks else "input", "-i"), ("output_dir", "-o")):
         if not request.get(field):
             raise UsageWrong(f"the request has no {field}")
         flags += [flag, str(request[field])]

@@ -32,6 +32,9 @@ _SMOOTH_UM = 0.3
 #: Densities begin at 0: red cells and eosin have less than no haematoxylin, and how much less says nothing.
 #: Their histogram has steps of 1/400.
 _LOWEST_OD, _STEP_OD, _BINS = 0.0, 1 / 400, 1200
+#: Dark matter counts as ink where it is wider than a nucleus. It is looked for in blocks of so many grid
+#: pixels, a divisor of the cells of low-resolution maps.
+_WIDE_UM, _BLOCK = 14.0, 4
 #: A region with less tissue than this has none.
 _MIN_TISSUE_UM2 = 25.0
 
@@ -120,17 +123,21 @@ def _ink(small: Bytes, grid: Grid) -> Bytes | None:
     """
     red, green, _ = cv2.split(small)
     mask = _u8(green > cv2.LUT(red, _GREENER))
-    step = max(1, round(grid.px(2.0)))
     height, width = small.shape[:2]
-    coarse = cv2.resize(small, (max(1, width // step), max(1, height // step)), interpolation=cv2.INTER_AREA)
+    # Whole blocks, so that they lie at the same places of the slide in every tile.
+    framed = cv2.copyMakeBorder(small, 0, -height % _BLOCK, 0, -width % _BLOCK, cv2.BORDER_REPLICATE)
+    size = framed.shape[1] // _BLOCK, framed.shape[0] // _BLOCK
+    coarse = cv2.resize(framed, size, interpolation=cv2.INTER_AREA)
     od = cv2.LUT(coarse, _DENSITY.astype(np.float32))
     red, green, blue = od[..., 0], od[..., 1], od[..., 2]
     dark = ((red > green) & (red > 0.35)) | ((blue > 0.8 * green) & (red > 0.6 * green) & (green > 0.45))
     if dark.any():
+        side = 2 * max(1, round((grid.px(_WIDE_UM) / _BLOCK - 1) / 2)) + 1
         wide = cv2.morphologyEx(
-            _u8(dark), cv2.MORPH_OPEN, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7))
+            _u8(dark), cv2.MORPH_OPEN, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
         )
-        mask |= _u8(cv2.resize(wide, (width, height), interpolation=cv2.INTER_NEAREST))
+        wide = cv2.resize(wide, framed.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+        mask |= _u8(wide[:height, :width])
     if not mask.any():
         return None
     # Single pixels are noise of dark, compressed pixels; strokes fade into what is beside them.
@@ -163,7 +170,7 @@ class Histogram:
         self.tissue_um2 += float(counts.sum()) * field.grid.um**2
 
     def threshold(self, given_od: float | None = None) -> Threshold | None:
-        """Return the threshold of all that was counted, or None where that is no tissue.
+        """Return the threshold of all that was counted, or None where that is no tissue, or all alike.
 
         Parameters
         ----------
@@ -185,12 +192,13 @@ class Histogram:
             last = int(np.clip(np.searchsorted(edges, given_od), 0, _BINS - 1))
         low, high = below[last], total - below[last]
         mean = whole / total
-        return Threshold(
+        threshold = Threshold.rounded(
             float(edges[last]) if given_od is None else given_od,
             float(sums[last] / low if low else mean),
             float((whole - sums[last]) / high if high else mean),
             float(mean),
         )
+        return threshold if threshold.visible or given_od is not None else None
 
 
 def _f32(values: NDArray[Any]) -> Floats:

@@ -11,7 +11,7 @@ import numpy as np
 from . import __version__
 from .tiles import Survey
 
-__all__ = ["plausibility", "summary"]
+__all__ = ["document", "notes", "plausibility", "summary"]
 
 #: Between the median areas of lymphocytes and of large tumour nuclei, and half as much again to each side.
 _PLAUSIBLE_UM2 = (14.0, 110.0)
@@ -35,6 +35,18 @@ def plausibility(areas_um2: list[float], mpp_um: float) -> str | None:
     )
 
 
+def notes(found: Survey) -> list[str]:
+    """Return warnings that concern the region as a whole. Of what was told from outside there are none."""
+    texts = []
+    if found.ink > _NOTABLE_INK:
+        texts.append(
+            f"{100 * found.ink:.2g} % of the region is covered by ink, pigment or folds and was left out"
+        )
+    if found.threshold is None and not found.told:
+        texts.append("nothing in the region stands out as stained nuclei")
+    return texts
+
+
 def summary(
     areas_um2: list[float],
     found: Survey,
@@ -46,16 +58,10 @@ def summary(
 ) -> dict[str, Any]:
     """Return the document. It holds nothing that differs between two runs on the same input."""
     areas = np.array(areas_um2)
-    notes = list(warnings)
-    if found.ink > _NOTABLE_INK:
-        notes.append(
-            f"{100 * found.ink:.2g} % of the region is covered by ink, pigment or folds and was left out"
-        )
-    if found.threshold is None:
-        notes.append("nothing in the region stands out as stained nuclei")
-    elif wrong := plausibility(areas_um2, mpp_um):
-        notes.append(wrong)
-    tissue = None if math.isnan(found.tissue_um2) else found.tissue_um2
+    texts = [*warnings, *notes(found)]
+    if wrong := plausibility(areas_um2, mpp_um):
+        texts.append(wrong)
+    tissue = None if found.told else found.tissue_um2
     return {
         "algorithm": "nuclei",
         "version": __version__,
@@ -67,7 +73,7 @@ def summary(
         "mpp": mpp_um,
         "working_grid_um": _rounded(found.grid.um),
         "threshold": None if found.threshold is None else str(found.threshold),
-        "warnings": notes,
+        "warnings": texts,
         "files": sorted(files),
     }
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, Self
 
-__all__ = ["Threshold"]
+__all__ = ["NOTHING", "Nothing", "Threshold"]
 
+Nothing = Literal["none"]
+#: In a threshold's place: nothing stands out as nuclei, in this region and in the parts of it.
+NOTHING: Nothing = "none"
 #: Where nuclei and their surroundings differ by less than this, the difference is noise or plain eosin.
 _MIN_CONTRAST_OD = 0.04
 
@@ -20,6 +24,11 @@ class Threshold:
     background_od: float
     nuclei_od: float
     mean_od: float
+
+    @classmethod
+    def rounded(cls, *values_od: float) -> Self:
+        """Return a threshold that its text holds exactly: whoever is told it finds the same objects."""
+        return cls(*(float(f"{value:.6g}") for value in values_od))
 
     def __str__(self) -> str:
         return ":".join(f"{v:.6g}" for v in (self.od, self.background_od, self.nuclei_od, self.mean_od))
