@@ -1,0 +1,100 @@
+"""Orders through the real Kue: dynsvc, a native Kue worker, a bare Celery chain and the bare calls.
+
+All orders wait in Kue when the clock starts; it stops when the last one is complete. Every round runs every
+side once, in another order; what is printed are medians of the rounds, and ratios of medians.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from statistics import median
+from typing import Any
+
+from benchmarks import sides
+from benchmarks.report import arguments, machine, spread, table, written
+from benchmarks.rig import Measured, Rig
+
+__all__ = ["main"]
+
+NAME = "orders"
+SLOTS = 32
+
+
+def chosen(rig: Rig, ms: int, processes: list[int], concurrencies: list[int]) -> dict[str, sides.Side]:
+    found = {f"dynsvc, {n} process{'es' * (n > 1)}": sides.dynsvc(rig, n, SLOTS, ms) for n in processes}
+    found |= {f"native, {n} at once": sides.native(rig, n, ms) for n in concurrencies}
+    found["bare chain"] = sides.bare(rig, SLOTS)
+    found["bare calls"] = sides.calls(rig, 4, ms)
+    return found
+
+
+def rounds(found: dict[str, sides.Side], count: int, number: int) -> dict[str, list[Measured]]:
+    """Run all sides *number* times, interleaved."""
+    runs: dict[str, list[Measured]] = {name: [] for name in found}
+    shuffled = list(found)
+    for each in range(number):
+        random.Random(each).shuffle(shuffled)
+        for name in shuffled:
+            # One order after the other would take minutes, and tells the same with fewer.
+            few = min(count, 40) if name == "native, 1 at once" else count
+            runs[name].append(found[name](few))
+            print(f"round {each + 1}: {name:<22} {runs[name][-1].per_s:8.1f} orders/s", file=sys.stderr)
+    return runs
+
+
+def own_cpu_ms(run: Measured) -> float:
+    """Return CPU per order without the servers' own."""
+    return run.cpu_ms(*(name for name in run.cpu_s if name != "peers"))
+
+
+def ratios(runs: dict[str, list[Measured]]) -> dict[str, float]:
+    speed = {name: median(run.per_s for run in each) for name, each in runs.items()}
+    cpu = {name: median(own_cpu_ms(run) for run in each) for name, each in runs.items()}
+    ours = [name for name in runs if name.startswith("dynsvc")]
+    best = max(ours, key=lambda name: speed[name])
+    cheapest = min(ours, key=lambda name: cpu[name])
+    found = {}
+    for name in runs:
+        if name.startswith("native"):
+            found[f"orders/s: {best} / {name}"] = speed[best] / speed[name]
+    floor = cpu["bare chain"] + cpu["bare calls"]
+    found[f"CPU per order: {cheapest} / (bare chain + bare calls)"] = cpu[cheapest] / floor
+    return found
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = arguments(NAME, __doc__)
+    parser.add_argument("--orders", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--ms", type=int, choices=(0, 200), default=0, help="how long the program sleeps")
+    parser.add_argument("--processes", type=int, nargs="*", default=[1, 2, 4])
+    parser.add_argument("--native", type=int, nargs="*", default=[1, 8, 32])
+    given = parser.parse_args(argv)
+    facts: dict[str, Any] = {"machine": machine(), "ms": given.ms, "slots": SLOTS}
+    with Rig() as rig:
+        runs = rounds(chosen(rig, given.ms, given.processes, given.native), given.orders, given.rounds)
+    print(f"\n{given.orders} orders, program of {given.ms} ms, {SLOTS} slots, {given.rounds} rounds")
+    table(
+        ["side", "orders/s (range)", "CPU ms per order", "of which", "peak MiB"],
+        [
+            [
+                name,
+                spread([run.per_s for run in each]),
+                f"{median(own_cpu_ms(run) for run in each):.2f}",
+                ", ".join(f"{kind} {median(run.cpu_ms(kind) for run in each):.2f}" for kind in each[0].cpu_s),
+                ", ".join(f"{kind} {max(r.peak_mib[kind] for r in each):.0f}" for kind in each[0].peak_mib),
+            ]
+            for name, each in runs.items()
+        ],
+    )
+    facts["ratios"] = ratios(runs)
+    for name, value in facts["ratios"].items():
+        print(f"{name}: {value:.2f}")
+    facts["runs"] = {name: [run.document() for run in each] for name, each in runs.items()}
+    written(f"{NAME}-{given.ms}ms-{given.orders}", given.json, facts)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
