@@ -35,20 +35,25 @@ class Tile(BaseModel):
     def __str__(self) -> str:
         return f"{self.column},{self.row}"
 
-    def owns(self, x: float, y: float) -> bool:
-        """Say whether an object with its centroid at (*x*, *y*) belongs to this tile.
+    @property
+    def domain(self) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom of where centroids belong to this tile; the last two are outside.
 
         Beyond an edge where the halo ends with the plane there is no other tile: what lies there is its own.
         """
         core, whole = self.core, self.whole
-        left, top = core.x_px, core.y_px
-        right, bottom = left + core.width_px, top + core.height_px
+        right, bottom = core.x_px + core.width_px, core.y_px + core.height_px
         return (
-            (left - 0.5 <= x or left == whole.x_px)
-            and (x < right - 0.5 or right == whole.x_px + whole.width_px)
-            and (top - 0.5 <= y or top == whole.y_px)
-            and (y < bottom - 0.5 or bottom == whole.y_px + whole.height_px)
+            -math.inf if core.x_px == whole.x_px else core.x_px - 0.5,
+            -math.inf if core.y_px == whole.y_px else core.y_px - 0.5,
+            math.inf if right == whole.x_px + whole.width_px else right - 0.5,
+            math.inf if bottom == whole.y_px + whole.height_px else bottom - 0.5,
         )
+
+    def owns(self, x: float, y: float) -> bool:
+        """Say whether an object with its centroid at (*x*, *y*) belongs to this tile."""
+        left, top, right, bottom = self.domain
+        return left <= x < right and top <= y < bottom
 
 
 class Grid(BaseModel):
