@@ -1,8 +1,9 @@
 """Orders under random kills: how many are lost, end twice, or are uploaded twice.
 
 Workers, bridges, Redis, the broker's database and the hospital's servers are killed, stopped, restarted or
-emptied at random (seeded) while orders run; then the books are compared. ``--plain`` does the same to a plain
-Celery chain.
+emptied at random (seeded) while orders run; then the books are compared. ``--runtime docker`` runs the
+algorithm in containers of an engine of the benchmark's own, which is killed too. ``--plain`` does the same to
+a plain Celery chain.
 """
 
 from __future__ import annotations
@@ -15,22 +16,21 @@ import os
 import random
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import quantiles
 from tempfile import TemporaryDirectory
 
 import redis
 import structlog
 
 from benchmarks import plain
-from dynsvc.kue import parse_event
+from benchmarks.books import Books, Moments
 from dynsvc.standins.server import Standin
+from tests.support.containers import IMAGE, ContainerSegmenter, light_descriptor
 from tests.support.faults import Ends, Segmenter, add_cases, place, uploads_of, without_end
 from tests.support.hospital import API_KEY, ROOT, SLIDE, Hospital, Program
+from tests.support.private_engine import PrivateEngine, running_engine
 from tests.support.redis import RedisProcess, running_redis
 from tests.support.slides import write_slide
 
@@ -41,91 +41,13 @@ REST_S = 150.0
 ORPHANS_S = 30.0
 
 
-@dataclass
-class Books:
-    """What is counted."""
-
-    placed: int = 0
-    ended: int = 0
-    failed: int = 0
-    lost: int = 0
-    ended_twice: int = 0
-    uploaded_twice: int = 0
-    never_uploaded: int = 0
-    programs_left: int = 0
-    files_left: int = 0
-    records_left: int = 0
-    seconds: float = 0.0
-    faults: dict[str, int] = field(default_factory=dict)
-    put_back_s: list[float] = field(default_factory=list)
-    begun_s: list[float] = field(default_factory=list)
-
-    @property
-    def clean(self) -> bool:
-        return not (self.lost or self.ended_twice or self.uploaded_twice or self.programs_left)
-
-    def rows(self) -> list[tuple[str, str]]:
-        return [
-            ("orders placed", str(self.placed)),
-            ("ended complete", str(self.ended)),
-            ("ended failed", str(self.failed)),
-            ("lost (no end)", str(self.lost)),
-            ("ended twice", str(self.ended_twice)),
-            ("uploaded twice", str(self.uploaded_twice)),
-            ("complete, never uploaded", str(self.never_uploaded)),
-            ("programs left after 30 s", str(self.programs_left)),
-            ("folders of steps left (removed by age)", str(self.files_left)),
-            ("ledger records left", str(self.records_left)),
-            ("worker SIGKILL until put back, p50 / p95", _spread(self.put_back_s)),
-            ("worker SIGKILL until begun again, p50 / p95", _spread(self.begun_s)),
-            ("seconds until all had ended", f"{self.seconds:.0f}"),
-            ("faults", ", ".join(f"{count} {name}" for name, count in sorted(self.faults.items()))),
-        ]
-
-
-def _spread(seconds: list[float]) -> str:
-    if not seconds:
-        return "-"
-    cut = quantiles(seconds, n=20) if len(seconds) > 1 else seconds * 19
-    return f"{cut[9]:.1f} s / {cut[18]:.1f} s (of {len(seconds)})"
-
-
-class Moments:
-    """When each order was put into the queue and begun, by Kue's events."""
-
-    def __init__(self, server: RedisProcess) -> None:
-        self._server, self._stopped = server, threading.Event()
-        self.queued: dict[str, list[float]] = {}
-        self.begun: dict[str, list[float]] = {}
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stopped.set()
-        self._thread.join(10)
-
-    def _run(self) -> None:
-        while not self._stopped.is_set():
-            with (
-                contextlib.suppress(redis.RedisError),
-                self._server.client() as client,
-                client.pubsub() as channel,
-            ):
-                channel.subscribe("q:events")
-                while not self._stopped.is_set():
-                    message = channel.get_message(ignore_subscribe_messages=True, timeout=0.2)
-                    event = parse_event(message["data"]) if message else None
-                    times = {"enqueue": self.queued, "start": self.begun}.get(event.name) if event else None
-                    if event is not None and times is not None:
-                        times.setdefault(event.job_id, []).append(time.monotonic())
-            time.sleep(0.02)
-
-
 class Chaos:
     """The hospital, what runs in it, and what befalls it."""
 
-    def __init__(self, site: Hospital, seed: int, *, is_plain: bool, env: dict[str, str]) -> None:
-        self.site, self.is_plain, self.env = site, is_plain, env
+    def __init__(
+        self, site: Hospital, seed: int, *, is_plain: bool, env: dict[str, str], engine: PrivateEngine | None
+    ) -> None:
+        self.site, self.is_plain, self.env, self.engine = site, is_plain, env, engine
         self.random = random.Random(seed)
         self.books = Books()
         #: A fault that is left out.
@@ -133,12 +55,10 @@ class Chaos:
         self.workers: list[tuple[str, Program]] = []
         self.bridges: list[Program] = []
         self.kills: list[tuple[float, list[str]]] = []
-        self._names = 0
+        self._killed_runners: set[str] = set()
         self._later: list[tuple[float, Callable[[], object]]] = []
 
-    def start_worker(self) -> None:
-        self._names += 1
-        name = f"host{self._names}"
+    def start_worker(self, name: str) -> None:
         if self.is_plain:
             argv = [sys.executable, "-m", "celery", "-A", "benchmarks.plain", "worker", "-P", "threads"]
             argv += ["-c", str(THREADS), "-n", f"{name}@%h", "-l", "WARNING"]
@@ -152,18 +72,22 @@ class Chaos:
             self.bridges.append(self.site.start("bridge", [sys.executable, "-m", "bridge"], **self.env))
 
     def running_on(self, name: str) -> list[str]:
-        """Return the orders that the worker runs by the ledger."""
+        """Return the orders that the worker runs by the ledger, not those of an earlier one of its name."""
         with self.site.redis.client() as client:
             ids = client.zrange("dynsvc:q:leases", 0, -1)
             runners = {order: client.hget(f"dynsvc:q:attempt:{order}", "runner") or "" for order in ids}
-        return [order_id for order_id, runner in runners.items() if runner.startswith(f"{name}:")]
+        held = {order: runner for order, runner in runners.items() if runner.startswith(f"{name}:")}
+        orders = [order for order, runner in held.items() if runner not in self._killed_runners]
+        self._killed_runners |= set(held.values())
+        return orders
 
     def kill_worker(self) -> None:
         name, worker = self.workers.pop(self.random.randrange(len(self.workers)))
         held = [] if self.is_plain else self.running_on(name)
         self.kills.append((time.monotonic(), held))
         worker.kill_group()
-        self.start_worker()
+        # As a service manager does it: what the dead one left on this host is the new one's to remove.
+        self.start_worker(name)
 
     def pause_worker(self) -> None:
         _, worker = self.random.choice(self.workers)
@@ -180,6 +104,13 @@ class Chaos:
         server.stop()
         time.sleep(self.random.uniform(0.2, 2.0))
         server.start()
+
+    def kill_engine(self) -> None:
+        assert self.engine is not None
+        # Half of the time its containers die with it, as in a crash of the host.
+        self.engine.kill(everything=self.random.random() < 0.5)
+        time.sleep(self.random.uniform(0.2, 2.0))
+        self.engine.start()
 
     def empty_broker(self) -> None:
         with self.site.redis.client(db=1) as client:
@@ -218,6 +149,7 @@ class Chaos:
             "loader away": (1, lambda: self.away(self.site.loader)),
             "image server away": (1, lambda: self.away(self.site.images)),
             "location service away": (1, lambda: self.away(self.site.bindaas)),
+            **({"engine killed": (4, self.kill_engine)} if self.engine else {}),
         }
         name = self.random.choices(list(faults), [weight for weight, _ in faults.values()])[0]
         if name == self.spared:
@@ -227,76 +159,98 @@ class Chaos:
 
 
 @contextlib.contextmanager
-def world(seed: int, *, is_plain: bool, short: bool) -> Iterator[Chaos]:
-    with TemporaryDirectory() as folder, running_redis(*DURABLE) as server:
+def world(seed: int, *, is_plain: bool, short: bool, runtime: str) -> Iterator[Chaos]:
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(TemporaryDirectory())
+        server = stack.enter_context(running_redis(*DURABLE))
+        engine = stack.enter_context(running_engine()) if runtime == "docker" else None
         write_slide(Path(folder) / SLIDE.lstrip("/"))
-        with Hospital(server, None, Path(folder)) as site:
-            site.loader_redis.stop()
-            site.loader_redis.options = DURABLE
-            site.loader_redis.start()
-            ended = site.loader._on_end  # noqa: SLF001
+        site = stack.enter_context(Hospital(server, None, Path(folder)))
+        site.loader_redis.stop()
+        site.loader_redis.options = DURABLE
+        site.loader_redis.start()
+        ended = site.loader._on_end  # noqa: SLF001
 
-            def insist(job: object) -> None:
-                # The loader's own Kue outlives a restart of its Redis.
-                for _ in range(100):
-                    with contextlib.suppress(Exception):
-                        ended(job)  # type: ignore[misc, arg-type]
-                        return
-                    time.sleep(0.1)
+        def insist(job: object) -> None:
+            # The loader's own Kue outlives a restart of its Redis.
+            for _ in range(100):
+                with contextlib.suppress(Exception):
+                    ended(job)  # type: ignore[misc, arg-type]
+                    return
+                time.sleep(0.1)
 
-            site.loader._on_end = insist  # type: ignore[assignment]  # noqa: SLF001
-            # The program only sleeps; the real one's needs would let two run at a time on a small machine.
-            given = (ROOT / "algorithms" / "pathomics" / "algorithm.toml").read_text()
-            given = given.replace("memory_mib = 4096", "memory_mib = 64").replace("cpus = 1", "cpus = 0.1")
-            descriptor = site.folder / "algorithms" / "pathomics" / "algorithm.toml"
-            descriptor.parent.mkdir(parents=True)
-            descriptor.write_text(given)
-            env = {"DYNSVC_ALGORITHMS": str(site.folder / "algorithms")}
-            if short:
-                env |= {"DYNSVC_LEASE_S": "2", "DYNSVC_RESEND_S": "2"}
-            if is_plain:
-                scratch = site.folder / "plain"
-                scratch.mkdir()
-                places = {
-                    "broker": site.env["DYNSVC_BROKER_URL"],
-                    "redis_port": site.redis.port,
-                    "location": site.bindaas.location_url,
-                    "api_key": API_KEY,
-                    "images": site.images.url,
-                    "loader": f"{site.loader.url}/submitZipOrder",
-                    "scratch": str(scratch),
-                }
-                env = {"PLAIN_SITE": json.dumps(places), "PYTHONPATH": str(ROOT)}
-            chaos = Chaos(site, seed, is_plain=is_plain, env=env)
-            try:
-                yield chaos
-            finally:
-                chaos.due(everything=True)
-                for program in site.programs:
-                    program.kill_group()
+        site.loader._on_end = insist  # type: ignore[assignment]  # noqa: SLF001
+        # The program only sleeps; the real one's needs would let two run at a time on a small machine.
+        env = ContainerSegmenter(site, engine).env if engine else light_descriptor(site)
+        if short:
+            env |= {"DYNSVC_LEASE_S": "2", "DYNSVC_RESEND_S": "2"}
+        if is_plain:
+            env = _plain_env(site, engine)
+        chaos = Chaos(site, seed, is_plain=is_plain, env=env, engine=engine)
+        try:
+            yield chaos
+        finally:
+            chaos.due(everything=True)
+            for program in site.programs:
+                program.kill_group()
+
+
+def _plain_env(site: Hospital, engine: PrivateEngine | None) -> dict[str, str]:
+    scratch = site.folder / "plain"
+    scratch.mkdir()
+    places = {
+        "broker": site.env["DYNSVC_BROKER_URL"],
+        "redis_port": site.redis.port,
+        "location": site.bindaas.location_url,
+        "api_key": API_KEY,
+        "images": site.images.url,
+        "loader": f"{site.loader.url}/submitZipOrder",
+        "scratch": str(scratch),
+        "image": IMAGE if engine else "",
+    }
+    own_engine = {"DOCKER_HOST": engine.url} if engine else {}
+    return {"PLAIN_SITE": json.dumps(places), "PYTHONPATH": str(ROOT), **own_engine}
+
+
+def _sleeping(longest_s: float) -> str:
+    """Return a shell's line that sleeps for up to *longest_s*; a container has no awk."""
+    return (
+        "read -r id < /proc/sys/kernel/random/uuid\n"
+        f"n=$((0x${{id%%-*}} % {max(1, round(longest_s * 100))}))\n"
+        "sleep $(printf %d.%02d $((n / 100)) $((n % 100)))\n"
+    )
 
 
 def chaos_run(
-    orders: int, minutes: float, seed: int, *, is_plain: bool = False, short: bool = False, spared: str = ""
+    orders: int,
+    minutes: float,
+    seed: int,
+    *,
+    is_plain: bool = False,
+    short: bool = False,
+    spared: str = "",
+    runtime: str = "process",
 ) -> Books:
     """Place the orders, strike for *minutes* or until all have ended, and return the books."""
-    with world(seed, is_plain=is_plain, short=short) as chaos:
+    with world(seed, is_plain=is_plain, short=short, runtime=runtime) as chaos:
         site, books, chaos.spared = chaos.site, chaos.books, spared
-        segmenter = Segmenter(site)
         # As long as makes the work fill about two thirds of the time.
         longest_s = 2 * max(0.3, minutes * 40 * WORKERS * THREADS / orders)
-        script = site.folder / "bin" / "mainSegmentFeatures"
-        text = script.read_text().replace(
-            "exec cp", f'sleep $(awk "BEGIN {{ srand($$); print rand() * {longest_s:.2f} }}")\nexec cp'
-        )
-        script.write_text(text)
+        segmenter: Segmenter | ContainerSegmenter
+        if chaos.engine:
+            segmenter = ContainerSegmenter(site, chaos.engine)
+            segmenter.install(_sleeping(longest_s))
+        else:
+            segmenter = Segmenter(site)
+            script = site.folder / "bin" / "mainSegmentFeatures"
+            script.write_text(script.read_text().replace("exec cp", f"{_sleeping(longest_s)}exec cp"))
         cases = add_cases(site, max(4, orders // 5))
         order_ids = place(site, orders, cases)
         books.placed = len(order_ids)
         moments = Moments(site.redis)
         with Ends(site.redis) as ends:
-            for _ in range(WORKERS):
-                chaos.start_worker()
+            for number in range(WORKERS):
+                chaos.start_worker(f"host{number}")
             for _ in range(2):
                 chaos.start_bridge()
             for _, worker in chaos.workers:
@@ -376,12 +330,18 @@ def main() -> int:
     parser.add_argument("--orders", type=int, default=500)
     parser.add_argument("--minutes", type=float, default=5.0, help="how long to kill")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--runtime", choices=["process", "docker"], default="process")
     parser.add_argument("--plain", action="store_true", help="a plain Celery chain instead of dynsvc")
     parser.add_argument("--spare", default="", help='a fault that is left out, for example "broker emptied"')
     options = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     books = chaos_run(
-        options.orders, options.minutes, options.seed, is_plain=options.plain, spared=options.spare
+        options.orders,
+        options.minutes,
+        options.seed,
+        is_plain=options.plain,
+        spared=options.spare,
+        runtime=options.runtime,
     )
     width = max(len(name) for name, _ in books.rows())
     print(f"| {'plain Celery chain' if options.plain else 'dynsvc':<{width}} | seed {options.seed} |")

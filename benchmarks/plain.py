@@ -36,7 +36,7 @@ app.conf.update(
     worker_hijack_root_logger=False,
 )
 PATIENT: dict[str, Any] = {
-    "autoretry_for": (requests.RequestException, OSError),
+    "autoretry_for": (requests.RequestException, OSError, subprocess.CalledProcessError),
     "retry_backoff": True,
     "retry_backoff_max": 15,
     "max_retries": 8,
@@ -72,7 +72,12 @@ def fetch(order: dict[str, str]) -> dict[str, str]:
 @app.task(**PATIENT)
 def run(order: dict[str, str]) -> dict[str, str]:
     result = Path(order["folder"]) / "output.zip"
-    subprocess.run(["mainSegmentFeatures", "-z", str(result)], check=True)
+    if image := SITE["image"]:
+        mount = f"{order['folder']}:/output"
+        container = ["docker", "run", "--rm", "--init", "--network", "none", "-v", mount, image]
+        subprocess.run([*container, "mainSegmentFeatures", "-z", "/output/output.zip"], check=True)
+    else:
+        subprocess.run(["mainSegmentFeatures", "-z", str(result)], check=True)
     with zipfile.ZipFile(result, "a") as archive:
         archive.write(Path(order["folder"]) / f"{order['order_id']}.jpg", f"{order['order_id']}.jpg")
     return order
