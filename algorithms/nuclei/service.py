@@ -53,9 +53,9 @@ def arguments(request: dict[str, Any], progress: Callable[[float], None]) -> lis
             flags += [flag, str(request[field])]
     region = request.get("region") or {}
     if region:
-        width, height = region.get("width", region.get("w", 0)), region.get("height", region.get("h", 0))
-        flags += ["-s", f"{region.get('x', 0)},{region.get('y', 0)}", "-b", f"{width},{height}"]
-    for letter, value in (request.get("params") or {}).items():
+        x, y, width, height = (region.get(side, 0) for side in ("x", "y", "width", "height"))
+        flags += ["-s", f"{x},{y}", "-b", f"{width},{height}"]
+    for letter, value in (request.get("parameters") or {}).items():
         if letter not in _PARAMETERS:
             raise UsageWrong(
                 f"unknown parameter {letter!r}, expected one of {', '.join(sorted(_PARAMETERS))}"

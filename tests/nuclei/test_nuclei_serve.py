@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from PIL import Image
 
 from algorithms.nuclei.program import main
 from algorithms.nuclei.synthetic import scene
+from dynsvc.algorithms import Catalog
+from dynsvc.commands import Placeholders
+from dynsvc.parameters import fill
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,9 +26,9 @@ ROOT = Path(__file__).parents[2]
 class Service:
     """A warm process."""
 
-    def __init__(self) -> None:
+    def __init__(self, *command: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "algorithms.nuclei", "--serve"],
+            command or [sys.executable, "-m", "algorithms.nuclei", "--serve"],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -46,9 +50,9 @@ class Service:
         return message
 
 
-@pytest.fixture
-def service() -> Iterator[Service]:
-    service = Service()
+@contextmanager
+def serving(*command: str) -> Iterator[Service]:
+    service = Service(*command)
     try:
         assert service.read() == {"type": "ready", "protocol": 1}
         yield service
@@ -62,6 +66,12 @@ def service() -> Iterator[Service]:
 
 
 @pytest.fixture
+def service() -> Iterator[Service]:
+    with serving() as service:
+        yield service
+
+
+@pytest.fixture
 def picture(tmp_path: Path) -> Path:
     path = tmp_path / "in.png"
     Image.fromarray(scene(9, side_px=300, nuclei=40).rgb).save(path)
@@ -70,7 +80,13 @@ def picture(tmp_path: Path) -> Path:
 
 def request(picture: Path, out: Path, **more: object) -> str:
     out.mkdir(exist_ok=True)
-    document = {"id": "t1", "input": str(picture), "output_dir": str(out), "mpp": 0.25, "params": {"r": 1.0}}
+    document = {
+        "id": "t1",
+        "input": str(picture),
+        "output_dir": str(out),
+        "mpp": 0.25,
+        "parameters": {"r": 1.0},
+    }
     return json.dumps(document | more)
 
 
@@ -105,6 +121,45 @@ def test_requests_are_answered_one_by_one_with_the_files_of_a_run(
         assert path.read_bytes() == (tmp_path / "out2" / path.name).read_bytes()
 
 
+def test_what_dynsvc_tells_a_warm_program_gives_the_bytes_of_its_command(
+    picture: Path, tmp_path: Path
+) -> None:
+    algorithm = Catalog.load(ROOT / "algorithms").algorithms["nuclei"]
+    told, _ = fill(algorithm.parameters, {"r": "1.05", "j": "Y", "l": "5"}, "14")
+    bytes_of = {}
+    for way in ("oneshot", "warm"):
+        out = tmp_path / way
+        out.mkdir()
+        places = Placeholders(
+            input=str(picture), input_dir=str(picture.parent), output_dir=str(out), case_id="C 1",
+            subject_id="S", analysis_id="seg:1", description='say "nuclei"', x=1003, y=2005, width=300,
+            height=300, mpp=0.25, order_id="14",
+        )  # fmt: skip
+        if way == "oneshot":
+            command = algorithm.command_line(places, told)
+            subprocess.run([sys.executable, *command[1:]], cwd=ROOT, check=True, timeout=60)
+        else:
+            with serving(sys.executable, *algorithm.run.command_warm[1:]) as service:
+                folders = {"input": str(picture), "output_dir": str(out)}
+                line = json.dumps({"id": "9f2c", **folders, **algorithm.request(places, told)})
+                answers = [service.ask(line) for _ in range(2)]
+            assert [answer["ok"] for answer in answers] == [True, True]
+        bytes_of[way] = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert len(bytes_of["warm"]) == 7
+    assert bytes_of["warm"] == bytes_of["oneshot"]
+
+
+def test_a_survey_and_its_threshold_are_requests_too(service: Service, picture: Path, tmp_path: Path) -> None:
+    folders = {"input_dir": str(picture.parent), "output_dir": str(tmp_path)}
+    answer = service.ask(json.dumps({"id": "s", "survey": True, "mpp": 0.25, **folders}))
+    assert answer["ok"] is True
+    threshold = json.loads((tmp_path / "survey.json").read_text())["threshold"]
+    assert answer["result"]["threshold"] == threshold
+    found = service.ask(request(picture, tmp_path / "a", threshold=threshold))["result"]
+    assert (found["threshold"], found["count"] > 20) == (threshold, True)
+    assert service.ask(request(picture, tmp_path / "b", threshold="none"))["result"]["count"] == 0
+
+
 def test_a_bad_request_is_answered_and_the_next_one_served(
     service: Service, picture: Path, tmp_path: Path
 ) -> None:
@@ -112,8 +167,8 @@ def test_a_bad_request_is_answered_and_the_next_one_served(
         ("{not json", "JSONDecodeError"),
         ('{"id": 1}', "UsageWrong"),
         (request(tmp_path / "missing.png", tmp_path / "a"), "InputUnreadable"),
-        (request(picture, tmp_path / "a", params={"x": 1}), "UsageWrong"),
-        (request(picture, tmp_path / "a", params={"r": "-o /etc"}), "UsageWrong"),
+        (request(picture, tmp_path / "a", parameters={"x": 1}), "UsageWrong"),
+        (request(picture, tmp_path / "a", parameters={"r": "-o /etc"}), "UsageWrong"),
     ):
         answer = service.ask(line)
         assert answer["ok"] is False
