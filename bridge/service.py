@@ -17,6 +17,7 @@ from bridge.timers import KueTimers, LeaseTimer
 from dynsvc import metrics
 from dynsvc.errors import DynsvcError
 from dynsvc.kue import parse_event
+from dynsvc.leases import CANCELLED
 from dynsvc.messages import TOKEN_PREFIX
 from dynsvc.site import Site
 from dynsvc.status import StatusServer, serve
@@ -99,6 +100,9 @@ class Bridge:
             self._intake.wake()
         elif event.is_ttl_exceeded:
             self._acknowledge(event.job_id)
+        elif event.is_removed and event.job_type in self._site.settings.job_types:
+            # Kue keeps nothing of it; this line is what remains.
+            log.info("order removed from Kue", order_id=event.job_id)
 
     def _acknowledge(self, job_id: str) -> None:
         try:
@@ -110,6 +114,10 @@ class Bridge:
             log.warning("time to live exceeded", order_id=job_id, attempt=expired.worker_id)
 
     def _on_wake(self, raw: Any) -> None:
+        word, _, told = str(raw).partition(" ")
+        if word == CANCELLED:
+            order_id, _, sentence = told.partition(" ")
+            log.info("order cancelled", order_id=order_id, told=sentence)
         (self._outcomes if raw == "loader" else self._intake).wake()
 
     def _on_loader_event(self, raw: Any) -> None:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import click
 
 from dynsvc.cli.console import console
-from dynsvc.cli.jobs import open_jobs
+from dynsvc.cli.jobs import open_jobs, open_ledger
 from dynsvc.errors import InvalidOrder
 from dynsvc.kue import Job, JobStore, is_job_id
 from dynsvc.settings import Settings
@@ -38,7 +38,7 @@ def command(ctx: click.Context, order_id: str, reason: str, keep_record: bool) -
         raise InvalidOrder(order_id[:64], "id", order_id, "the id of a job in Kue")
     settings, out = Settings.load(), console()
     sentence = _sentence(reason)
-    with open_jobs(settings) as jobs:
+    with open_jobs(settings) as jobs, open_ledger(settings) as ledger:
         job = jobs.read(order_id)
         if job is None:
             raise InvalidOrder(order_id, "id", order_id, "the id of a job that Kue has")
@@ -51,6 +51,7 @@ def command(ctx: click.Context, order_id: str, reason: str, keep_record: bool) -
         if job.is_running:
             jobs.log(order_id, job.worker_id, [sentence])
         jobs.remove(order_id)
+        ledger.tell_cancelled(order_id, sentence)
     out.print(f"order {order_id} removed: {sentence}")
 
 

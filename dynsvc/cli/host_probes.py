@@ -44,7 +44,8 @@ def algorithms(settings: Settings) -> Finding:
             ready.append(algorithm.name)
         except DynsvcError as error:
             missing[algorithm.name] = str(error)
-    problems = [str(problem) for problem in catalog.problems] + list(missing.values())
+    # An engine that is away is missing for each algorithm, and is told once.
+    problems = list(dict.fromkeys([*map(str, catalog.problems), *missing.values()]))
     text = f"ready: {', '.join(ready) or 'none'}" + "".join(f"; {problem}" for problem in problems)
     default = settings.default_algorithm
     if default not in ("", "none") and default not in catalog.algorithms:

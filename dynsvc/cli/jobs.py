@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
 from dynsvc.kue import JobStore, connect
+from dynsvc.leases import Ledger
 from dynsvc.settings import Settings
 
-__all__ = ["open_jobs"]
+__all__ = ["open_jobs", "open_ledger"]
 
 
 @contextmanager
@@ -17,3 +18,11 @@ def open_jobs(settings: Settings) -> Iterator[JobStore]:
     server = settings.orders.redis
     with closing(connect(server, name="dynsvc-cli")) as client:
         yield JobStore(client, settings.kue_head, peer=f"the orders' Redis {server}")
+
+
+@contextmanager
+def open_ledger(settings: Settings) -> Iterator[Ledger]:
+    """Open the ledger beside Kue for the block."""
+    server = settings.orders.redis
+    with closing(connect(server, name="dynsvc-cli")) as client:
+        yield Ledger(client, settings.kue_head, f"the orders' Redis {server}")

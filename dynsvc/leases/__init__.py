@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from dynsvc.leases.ledger import AWAIT_LOADER, Begun, Entry, Ledger, Start, Upload
+from dynsvc.leases.ledger import AWAIT_LOADER, CANCELLED, Begun, Entry, Ledger, Start, Upload
 
-__all__ = ["AWAIT_LOADER", "Begun", "Entry", "Ledger", "Start", "Upload"]
+__all__ = ["AWAIT_LOADER", "CANCELLED", "Begun", "Entry", "Ledger", "Start", "Upload"]

@@ -29,10 +29,13 @@ from dynsvc.errors import AttemptEnded
 from dynsvc.kue import answering
 from dynsvc.kue.scripts import Scripts
 
-__all__ = ["AWAIT_LOADER", "Begun", "Entry", "Ledger", "Start", "Upload"]
+__all__ = ["AWAIT_LOADER", "CANCELLED", "Begun", "Entry", "Ledger", "Start", "Upload"]
 
 #: The step of an order that waits for the loader's own job. No message belongs to it.
 AWAIT_LOADER: Final = "loader"
+
+#: First word of what :meth:`Ledger.tell_cancelled` publishes.
+CANCELLED: Final = "cancelled"
 
 #: The mark of the data is renewed with each look; a day without a bridge, and there is nobody to compare it.
 _BIRTH_S: Final = 24 * 3600
@@ -116,6 +119,11 @@ class Ledger:
         """Return the number of orders in flight."""
         with answering(self._peer):
             return int(self._client.zcard(f"{self._head}leases"))
+
+    def tell_cancelled(self, order_id: str, sentence: str) -> None:
+        """Tell the bridges, for their logs, who removed an order: Kue forgets the order and its log."""
+        with answering(self._peer):
+            self._client.publish(self.wake_channel, f"{CANCELLED} {order_id} {sentence}")
 
     def birth(self) -> str:
         """Return the mark of this Redis' data, made by the first who asks. Lost data has lost its mark."""

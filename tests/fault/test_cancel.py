@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -64,11 +66,13 @@ def assert_no_trace(site: Hospital, order_id: str) -> None:
 def test_orders_removed_while_they_wait_and_while_they_run(kue_site: Hospital) -> None:
     site, segmenter = kue_site, Segmenter(kue_site)
     segmenter.hold()
-    (worker,), _ = start(site, "-c", "1")
+    (worker,), (bridge,) = start(site, "-c", "1")
     running, waiting = (site.kue.post_job("analysisJob", v4(x=10, y=20, w=64, h=48)) for _ in range(2))
     segmenter.wait_for()
     site.kue.delete(f"/job/{waiting}")
     site.kue.delete(f"/job/{running}")
+    removed = re.compile(r"order removed from Kue .*order_id=(\d+)")
+    eventually(lambda: set(removed.findall(bridge.log)) == {running, waiting}, 10, "the log tells when")
     eventually(lambda: not segmenter.living(), 10, "the program is ended")
     worker.wait_for("step ended without effect")
     segmenter.let_go()
@@ -79,6 +83,24 @@ def test_orders_removed_while_they_wait_and_while_they_run(kue_site: Hospital) -
     after = site.kue.post_job("analysisJob", v4(x=10, y=20, w=64, h=48))
     assert_ended(site, after)
     assert_uploaded_once(site, after)
+
+
+@pytest.mark.services
+def test_the_cancel_command_stops_an_order_and_the_log_tells_who_and_when(
+    site: Hospital, segmenter: Segmenter
+) -> None:
+    segmenter.hold()
+    (worker,), (bridge,) = start(site)
+    (order_id,) = place(site)
+    segmenter.wait_for()
+    command = [sys.executable, "-c", "from dynsvc.cli import main; main()"]
+    site.start("cancel", [*command, "cancel", order_id, "--reason=wrong slide"]).process.wait(30)
+    bridge.wait_for("order cancelled")
+    (line,) = [line for line in bridge.log.splitlines() if "order cancelled" in line]
+    assert re.search(rf"order_id={order_id} .*cancelled by \S+@\S+ at \d{{4}}-\S+: wrong slide", line), line
+    eventually(lambda: not segmenter.living(), 10, "the program is ended")
+    worker.wait_for("step ended without effect")
+    assert_no_trace(site, order_id)
 
 
 @pytest.fixture

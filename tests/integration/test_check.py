@@ -148,6 +148,10 @@ BREAKAGES: list[tuple[Callable[[HospitalSite], object], dict[str, str]]] = [
         {"runtime": "'podmann', expected one of", "algorithms": "'podmann'"},
     ),
     (
+        lambda site: site.env.update(DYNSVC_RUNTIME="docker", DOCKER_HOST="unix:///nowhere.sock"),
+        {"runtime": "start the container engine", "algorithms": "build or pull the image"},
+    ),
+    (
         lambda site: site.descriptor("no-such-program-here"),
         {"algorithms": "no-such-program-here is not on PATH"},
     ),
