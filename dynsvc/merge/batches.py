@@ -13,7 +13,7 @@ from dynsvc.merge.outlines import Doubles, Outlines
 from dynsvc.merge.parts import Kind, Part
 from dynsvc.merge.pixels import rings_of
 
-__all__ = ["Batch", "Words"]
+__all__ = ["Batch", "Words", "interleaved", "json_number"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Batch:
     def _of(cls, rows: list[str], outlines: Outlines, centroids: Doubles, areas: Doubles) -> Batch:
         batch = cls(rows, outlines, centroids, areas)
         for number in outlines.several().tolist():
-            rings = rings_of(outlines[number])
+            rings = rings_of(outlines[number], float(areas[number]))
             if len(rings) > 1:
                 batch.rings[number] = rings
         return batch
@@ -107,3 +107,12 @@ def interleaved(xs: list[str], ys: list[str]) -> list[str]:
     words = [""] * (2 * len(xs))
     words[::2], words[1::2] = xs, ys
     return words
+
+
+def json_number(text: str) -> str:
+    """Return a number as JSON has it; nothing for nan and infinity, which it does not have."""
+    try:
+        number = float(text)
+    except ValueError:
+        return ""
+    return f"{number:.6g}" if abs(number) < float("inf") else ""

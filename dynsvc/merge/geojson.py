@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from dynsvc.merge.batches import Batch, Words, interleaved
+from dynsvc.merge.batches import Batch, Words, interleaved, json_number
 from dynsvc.merge.outlines import Doubles
 
 __all__ = ["GeoJson"]
@@ -120,17 +120,8 @@ def _holds(ring: Doubles, inner: Doubles) -> bool:
 
 def _measured(values: list[tuple[str, str]]) -> str:
     if not _NUMBERS.fullmatch("".join(f"{value}," for _, value in values)):
-        values = [(name, text) for name, value in values if (text := _json_number(value))]
+        values = [(name, text) for name, value in values if (text := json_number(value))]
     return ",".join([f'"{name}":{value}' for name, value in values])
-
-
-def _json_number(text: str) -> str:
-    """Return a number as JSON has it; nothing for nan and infinity, which it does not have."""
-    try:
-        number = float(text)
-    except ValueError:
-        return ""
-    return f"{number:.6g}" if abs(number) < float("inf") else ""
 
 
 def _name(geometry: str) -> str:

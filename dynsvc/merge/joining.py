@@ -57,7 +57,7 @@ class _Known:
     @property
     def pixels(self) -> Pixels:
         if self._pixels is None:
-            self._pixels = Pixels.inside(self.outline)
+            self._pixels = Pixels.inside(self.outline, self.area_px)
         return self._pixels
 
 

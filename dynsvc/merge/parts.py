@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -143,22 +144,23 @@ def part_of(
     objects["x"], objects["y"] = centroids[keep].T
     core, whole = tile.core, tile.whole
     left, top = core.x_px - whole.x_px, core.y_px - whole.y_px
+    vertices = _packed(outlines.points, tile)
     counts = np.bincount(kind, minlength=5).tolist()
     header = {
         "version": _VERSION,
         "tile": tile.model_dump(),
         "columns": columns,
         "metadata": _metadata(files, outputs),
-        "counts": counts,
+        "vertices": vertices.dtype.str,
     }
     archive.build(
         path,
         {
             "part.json": json.dumps(header).encode(),
-            "rows.txt": b"\n".join(rows[number] for number in numbers),
-            "objects.npy": _saved(objects),
-            "vertices.npy": _saved(_packed(outlines.points, tile)),
-            "core.npy": _saved(np.packbits(mask[top : top + core.height_px, left : left + core.width_px])),
+            "rows": b"\n".join(rows[number] for number in numbers),
+            "objects": objects.tobytes(),
+            "vertices": vertices.tobytes(),
+            "core": np.packbits(mask[top : top + core.height_px, left : left + core.width_px]).tobytes(),
         },
     )
     return Counts(*counts)
@@ -177,9 +179,11 @@ def read_part(path: Path) -> Part:
             header: dict[str, Any] = json.loads(packed.read("part.json"))
             if header["version"] != _VERSION:
                 raise ArtifactCorrupt(path.name, f"version {header['version']}", f"version {_VERSION}")
-            rows = packed.read("rows.txt").decode("utf-8", "surrogateescape")
-            objects, vertices, bits = (_loaded(packed, name) for name in ("objects", "vertices", "core"))
-    except (zipfile.BadZipFile, OSError, ValueError, KeyError, EOFError) as error:
+            rows = packed.read("rows").decode("utf-8", "surrogateescape")
+            objects = np.frombuffer(packed.read("objects"), _OBJECT)
+            vertices = np.frombuffer(packed.read("vertices"), header["vertices"]).reshape(-1, 2)
+            bits = np.frombuffer(packed.read("core"), np.uint8)
+    except (zipfile.BadZipFile, zlib.error, OSError, ValueError, KeyError, EOFError) as error:
         raise ArtifactCorrupt(path.name, f"{type(error).__name__}: {error}", "the part of a tile") from error
     tile = Tile.model_validate(header["tile"])
     points = vertices
@@ -303,19 +307,9 @@ def _packed(points: NDArray[np.float64], tile: Tile) -> NDArray[Any]:
     """Return vertices as small whole numbers where they lie in the middle of pixels and sides."""
     doubled = 2 * (points - (tile.whole.x_px, tile.whole.y_px))
     if (doubled != np.rint(doubled)).any():
-        return points
+        return points.astype("<f8")
     small = abs(doubled).max(initial=0) < 2**15
     return doubled.astype("<i2" if small else "<i4")
-
-
-def _saved(array: NDArray[Any]) -> bytes:
-    stream = io.BytesIO()
-    np.save(stream, array, allow_pickle=False)
-    return stream.getvalue()
-
-
-def _loaded(packed: zipfile.ZipFile, name: str) -> NDArray[Any]:
-    return np.asarray(np.load(io.BytesIO(packed.read(f"{name}.npy")), allow_pickle=False))
 
 
 def _content(file: Path | OutputFile) -> bytes:

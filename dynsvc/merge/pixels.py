@@ -26,9 +26,9 @@ class Pixels:
     mask: Mask
 
     @classmethod
-    def inside(cls, outline: Doubles) -> Pixels:
-        """Return the pixels whose centres lie inside *outline* or on it."""
-        return _filled(rings_of(outline)).trimmed()
+    def inside(cls, outline: Doubles, area_px: float | None = None) -> Pixels:
+        """Return the pixels whose centres lie inside *outline* or on it; they may be known to be so many."""
+        return _filled(rings_of(outline, area_px)).trimmed()
 
     @classmethod
     def union(cls, parts: Iterable[Pixels]) -> Pixels:
@@ -84,13 +84,23 @@ class Pixels:
         return [ring + np.array([self.left, self.top]) for ring in _traced(self.mask)]
 
 
-def rings_of(outline: Doubles) -> list[Doubles]:
-    """Cut an outline into its rings. One that does not follow the sides of pixels is taken as one ring."""
+def rings_of(outline: Doubles, area_px: float | None = None) -> list[Doubles]:
+    """Cut an outline into its rings. One that does not follow the sides of pixels is taken as one ring.
+
+    Parameters
+    ----------
+    area_px
+        Pixels of the object, where they are known: a few outlines can be read in two ways.
+    """
+    likely: list[Doubles] | None = None
     for rings in cuts(outline):
-        # Only the right cut is the outline of what it encloses.
-        if _set_of(_filled(rings).rings()) == _set_of(rings):
-            return rings
-    return [outline]
+        filled = _filled(rings)
+        # Only a right cut is the outline of what it encloses.
+        if _set_of(filled.rings()) == _set_of(rings):
+            if area_px is None or int(filled.mask.sum()) == area_px:
+                return rings
+            likely = likely or rings
+    return likely or [outline]
 
 
 def same(first: Pixels, second: Pixels) -> bool:

@@ -19,6 +19,8 @@ from pydantic import BaseModel, ConfigDict
 from dynsvc.algmeta import KEYS
 from dynsvc.errors import StorageUnavailable
 from dynsvc.merge.batches import Batch, Words
+from dynsvc.merge.camicroscope import Marks, heatmap
+from dynsvc.merge.density import Density, overview
 from dynsvc.merge.geojson import GeoJson
 from dynsvc.merge.joining import Borders
 from dynsvc.merge.mask import MaskPyramid
@@ -52,6 +54,10 @@ class Wanted(BaseModel):
     polygon: tuple[tuple[float, float], ...] = ()
     #: Class of the objects, for QuPath.
     label: str = "Nucleus"
+    #: Of the slide in caMicroscope 3: 24 hexadecimal digits, or the number of a PathDB node.
+    slide_id: str = ""
+    #: Whether to write marks, one document for each object.
+    marks: bool = True
 
     @property
     def prefix(self) -> str:
@@ -91,6 +97,7 @@ def merge(
     grid: Grid,
     wanted: Wanted,
     holes: Collection[Tile] = (),
+    thumbnail: Path | None = None,
 ) -> Merged:
     """Write one result from the parts of its tiles.
 
@@ -109,6 +116,8 @@ def merge(
         What was ordered.
     holes
         Tiles that should have been run and failed. What lies in their cores is not in the result.
+    thumbnail
+        A picture of the whole slide, to draw the overview on.
 
     Raises
     ------
@@ -124,7 +133,7 @@ def merge(
             work = _Work(folder, grid, wanted, stack)
             for path in parts:
                 work.add(read_part(path))
-            return work.end(holes)
+            return work.end(holes, thumbnail)
     except OSError as error:
         raise StorageUnavailable(
             str(folder), f"the merged result cannot be written ({error.strerror})"
@@ -146,6 +155,8 @@ class _Work:
                 ("mask", "-seg.ome.tif"),
                 ("geojson", ".geojson"),
                 ("lines", ".geojsonl"),
+                ("overview", "-overview.png"),
+                ("heatmap", "-heatmap.json"),
             )
         }
         self._table = stack.enter_context(self._path("table").open("wb"))
@@ -153,8 +164,23 @@ class _Work:
             self._path("geojson"), self._path("lines"), scale=grid.scale, label=wanted.label
         )
         stack.callback(self._geojson.close)
-        shift = (grid.scale - 1) / 2
-        self._words = Words(grid.scale, shift, "%.10g")
+        self._words = Words(grid.scale, (grid.scale - 1) / 2, "%.10g")
+        width_px, height_px = wanted.slide_width_px, wanted.slide_height_px
+        self._density = Density(width_px, height_px, wanted.mpp_um)
+        self._image = {
+            "slide": wanted.slide_id or wanted.case_id,
+            "subject_id": wanted.subject_id,
+            "case_id": wanted.case_id,
+        }
+        analysis = {"source": "computer", "computation": "segmentation", "execution_id": wanted.analysis_id}
+        self._marks = Marks(
+            folder,
+            prefix,
+            provenance={"image": self._image, "analysis": analysis},
+            scale=grid.scale,
+            width_px=width_px,
+            height_px=height_px,
+        )
         self._borders = Borders(grid)
         self._columns: tuple[str, ...] = ()
         self._metadata: dict[str, Any] = {}
@@ -183,14 +209,18 @@ class _Work:
         self._borders.add(part)
         self._emit(Batch.inner(part))
 
-    def end(self, holes: Collection[Tile]) -> Merged:
+    def end(self, holes: Collection[Tile], thumbnail: Path | None) -> Merged:
         self._emit(Batch.settled(list(self._borders.end())))
         self._table.close()
         self._geojson.close()
+        self._marks.close()
+        overview(self._density, thumbnail).save(self._path("overview"))
+        execution_id = f"{self._wanted.analysis_id} density"
+        self._path("heatmap").write_text(heatmap(self._density, self._image, execution_id), encoding="ascii")
         wanted, scale = self._wanted, self._grid.scale
         mpp_um = None if wanted.mpp_um is None else wanted.mpp_um * scale
         self._mask.write(self._path("mask"), mpp_um=mpp_um, x_px=self._plane.x_px, y_px=self._plane.y_px)
-        names = ["mask", "geojson", "lines"]
+        names = ["mask", "geojson", "lines", "overview", "heatmap"]
         if self._objects:
             self._write_metadata()
             names += ["table", "metadata", "metadata_table"]
@@ -205,7 +235,8 @@ class _Work:
             "tiles": self._tiles,
             "holes": sorted([tile.column, tile.row] for tile in holes),
         }
-        return Merged({self._names[kind]: self._path(kind) for kind in names}, summary)
+        files = {self._names[kind]: self._path(kind) for kind in names}
+        return Merged(files | {path.name: path for path in self._marks.paths}, summary)
 
     def _path(self, kind: str) -> Path:
         return self._folder / self._names[kind]
@@ -214,7 +245,8 @@ class _Work:
         if not len(batch):
             return
         level0 = (batch.centroids + 0.5) * self._grid.scale
-        batch = batch.taken(self._wanted.holds(level0[:, 0], level0[:, 1]))
+        inside = self._wanted.holds(level0[:, 0], level0[:, 1])
+        batch, level0 = batch.taken(inside), level0[inside]
         words = self._words.of(batch.outlines.points.ravel().tolist())
         bounds = (2 * batch.outlines.starts).tolist()
         lines = [
@@ -223,6 +255,9 @@ class _Work:
         ]
         self._table.write("".join(lines).encode("utf-8", "surrogateescape"))
         self._geojson.add(batch, self._columns)
+        if self._wanted.marks:
+            self._marks.add(batch, self._columns)
+        self._density.add(level0[:, 0], level0[:, 1], batch.areas_px * self._grid.scale**2)
         self._objects += len(batch)
         self._area_px += float(batch.areas_px.sum())
 
