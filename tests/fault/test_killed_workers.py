@@ -24,15 +24,22 @@ from tests.support.hospital import Hospital, Program, eventually
 pytestmark = pytest.mark.services
 
 STEPS = ("fetch_order", "fetch_roi", "run_algorithm", "upload_zip")
+#: "prefork" on the command line is taken for its default, and the configured pool (threads) wins.
+PREFORK = ("-P", "processes")
 
 
-def hold(site: Hospital, segmenter: Segmenter, step: str) -> tuple[Callable[[], None], Callable[[], None]]:
-    """Make one step last. Return what waits until it is reached, and what lets it go on."""
+def hold(
+    site: Hospital, segmenter: Segmenter, step: str, *, behind: bool = False
+) -> tuple[Callable[[], None], Callable[[], None]]:
+    """Make one step last. Return what waits until it is reached, and what lets it go on.
+
+    With *behind*, the loader has the result before it is slow to answer.
+    """
     if step == "run_algorithm":
         segmenter.hold()
         return segmenter.wait_for, segmenter.let_go
     standin = {"fetch_order": site.bindaas, "fetch_roi": site.images, "upload_zip": site.loader}[step]
-    door = Door(standin, path="default" if step == "fetch_roi" else "")
+    door = Door(standin, behind=behind, path="default" if step == "fetch_roi" else "")
     return door.wait_for, door.open
 
 
@@ -92,20 +99,57 @@ def test_a_worker_killed_while_the_loader_is_slow_to_take_the_result(
 @pytest.mark.parametrize("victim", ["child", "group"])
 def test_a_prefork_worker_killed_with_its_program(victim: str, site: Hospital, segmenter: Segmenter) -> None:
     segmenter.hold()
-    (worker,), _ = start(site, "-P", "prefork", "-c", "1")
+    (worker,), _ = start(site, *PREFORK, "-c", "1")
     (order_id,) = place(site)
     segmenter.wait_for()
     if victim == "child":
-        (child,) = [pid for pid in children(worker.process.pid) if pid not in segmenter.pids]
-        os.kill(child, signal.SIGKILL)
+        os.kill(child_of(worker, segmenter), signal.SIGKILL)
     else:
         killed(worker)
     eventually(lambda: not segmenter.living(), 10, "the program dies with its worker")
     segmenter.let_go()
     if victim == "group":
-        start_worker(site, "-P", "prefork", "-c", "1")
+        start_worker(site, *PREFORK, "-c", "1")
     assert_ended(site, order_id)
     assert_uploaded_once(site, order_id)
+
+
+def child_of(worker: Program, segmenter: Segmenter) -> int:
+    (child,) = [pid for pid in children(worker.process.pid) if pid not in segmenter.pids]
+    return child
+
+
+@pytest.mark.parametrize("step", ["fetch_order", "fetch_roi", "upload_zip"])
+def test_the_child_of_a_prefork_worker_killed_during(step: str, site: Hospital, segmenter: Segmenter) -> None:
+    """Its parent makes another one, which goes on."""
+    reached, go_on = hold(site, segmenter, step, behind=True)
+    (worker,), _ = start(site, *PREFORK, "-c", "1")
+    (order_id,) = place(site)
+    reached()
+    os.kill(child_of(worker, segmenter), signal.SIGKILL)
+    go_on()
+    assert_ended(site, order_id)
+    assert_uploaded_once(site, order_id)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_the_parent_of_a_prefork_worker_killed_during(
+    step: str, site: Hospital, segmenter: Segmenter
+) -> None:
+    """Its child may finish the step or die; the order ends once, on another worker."""
+    reached, go_on = hold(site, segmenter, step, behind=True)
+    with Ends(site.redis) as ends:
+        (worker,), _ = start(site, *PREFORK, "-c", "1")
+        (order_id,) = place(site)
+        reached()
+        os.kill(worker.process.pid, signal.SIGKILL)
+        start_worker(site)
+        go_on()
+        assert_ended(site, order_id)
+        eventually(lambda: ends.complete[order_id], 5)
+        assert ends.twice() == []
+    assert_uploaded_once(site, order_id)
+    eventually(lambda: not segmenter.living(), 10, "no program is left")
 
 
 def test_a_worker_that_is_killed_every_time_ends_the_order(site: Hospital, segmenter: Segmenter) -> None:
