@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import signal
 import uuid
 
 import pytest
@@ -82,6 +84,27 @@ def test_a_bridge_killed_with_orders_in_flight(site: Hospital, segmenter: Segmen
     site.start_bridge(**FAST)
     assert_ended(site, *order_ids)
     assert_uploaded_once(site, *order_ids)
+
+
+def test_a_bridge_that_is_told_to_stop(site: Hospital, segmenter: Segmenter) -> None:
+    """It stops at once and cleanly; the order goes on, and waits for another bridge to end it."""
+    segmenter.hold()
+    _, (bridge,) = start(site)
+    (order_id,) = place(site)
+    segmenter.wait_for()
+    bridge.send(signal.SIGTERM)
+    assert bridge.process.wait(20) == 0, bridge.log
+    assert re.search(r"bridge stopped .*cleanly=True", bridge.log)
+    assert "Traceback" not in bridge.log
+    segmenter.let_go()
+    eventually(site.uploads, 20, "the worker goes on")
+    job = site.jobs.read(order_id)
+    assert job is not None
+    assert job.is_running
+    site.start_bridge(**FAST)
+    assert_ended(site, order_id)
+    assert_uploaded_once(site, order_id)
+    assert len(segmenter.pids) == 1
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from tests.support.faults import (
     start,
 )
 from tests.support.hospital import Hospital, eventually
+from tests.support.rabbitmq import running_rabbitmq
 
 pytestmark = pytest.mark.services
 
@@ -73,6 +74,26 @@ def test_a_broker_that_is_emptied(site: Hospital, segmenter: Segmenter) -> None:
     assert_ended(site, *order_ids)
     assert_uploaded_once(site, *order_ids)
     assert len(segmenter.pids) == 5
+
+
+def test_rabbitmq_carries_orders_is_killed_and_comes_back(site: Hospital, segmenter: Segmenter) -> None:
+    segmenter.hold()
+    with running_rabbitmq() as broker, Ends(site.redis) as ends:
+        workers, (bridge,) = start(site, "-c", "2", workers=2, DYNSVC_BROKER_URL=broker.url)
+        order_ids = place(site, 20)
+        segmenter.wait_for(2)
+        broker.kill()
+        for worker in workers:
+            worker.wait_for("Connection to broker lost")
+        # The algorithms end while nobody takes messages.
+        segmenter.let_go()
+        later = place(site, 2)
+        bridge.wait_for("round failed")
+        broker.start()
+        assert_ended(site, *order_ids, *later, limit_s=90)
+        assert ends.twice() == []
+    assert_uploaded_once(site, *order_ids, *later)
+    assert len(segmenter.pids) == 22, "nothing is run again because of a restart"
 
 
 def test_a_redis_that_takes_no_writes(site: Hospital, segmenter: Segmenter) -> None:

@@ -67,12 +67,3 @@ def test_rabbitmq_redelivers_after_its_consumer_timeout(
 ) -> None:
     run_longer_than_the_broker_waits(site, segmenter, lambda: None, DYNSVC_BROKER_URL=rabbitmq.url)
     assert "PRECONDITION_FAILED" in site.programs[0].log, "the server took the message away"
-
-
-def test_rabbitmq_carries_orders_like_redis(
-    site: Hospital, segmenter: Segmenter, rabbitmq: RabbitProcess
-) -> None:
-    start(site, "-c", "4", workers=2, DYNSVC_BROKER_URL=rabbitmq.url)
-    order_ids = place(site, 20)
-    assert_ended(site, *order_ids)
-    assert_uploaded_once(site, *order_ids)

@@ -54,6 +54,7 @@ class RabbitProcess:
         advanced.write_text("[{rabbit, [{channel_tick_interval, 1000}]}].\n")
         # The cookie must be its user's alone.
         cookie = self.folder / ".erlang.cookie"
+        cookie.unlink(missing_ok=True)
         cookie.write_text("TESTSOFDYNSVC")
         cookie.chmod(0o400)
         env = {
@@ -91,6 +92,12 @@ class RabbitProcess:
                 self.close()
                 raise AssertionError(f"rabbitmq-server did not start: {output[-2000:]}")
             time.sleep(0.2)
+
+    def kill(self) -> None:
+        """SIGKILL the server; its files stay."""
+        assert self._process is not None, "the server is not running"
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait(20)
 
     def close(self) -> None:
         if self._process is not None:
