@@ -13,8 +13,12 @@ from .tiles import Survey
 
 __all__ = ["document", "notes", "plausibility", "summary"]
 
-#: Between the median areas of lymphocytes and of large tumour nuclei, and half as much again to each side.
-_PLAUSIBLE_UM2 = (14.0, 110.0)
+#: The median area is larger, even of lymphocytes. And half of all nuclear area lies in nuclei that are smaller,
+#: even of large tumour nuclei: where the scale is too coarse, chromatin is taken for small nuclei, and the plain
+#: median is that of scraps.
+_SMALLEST_UM2, _LARGEST_UM2 = 14.0, 125.0
+#: What both usually are, to say which scale is likely.
+_USUAL_UM2, _USUAL_LARGE_UM2 = 40.0, 60.0
 #: Fewer nuclei than this have no reliable median.
 _ENOUGH = 30
 _NOTABLE_INK = 0.005
@@ -24,14 +28,19 @@ def plausibility(areas_um2: list[float], mpp_um: float) -> str | None:
     """Return a warning where the nuclei have a size that nuclei do not have: then mpp is wrong."""
     if len(areas_um2) < _ENOUGH:
         return None
-    median = float(np.median(areas_um2))
-    low, high = _PLAUSIBLE_UM2
-    if low <= median <= high:
+    areas = np.sort(np.array(areas_um2))
+    below = np.cumsum(areas)
+    median, large = float(np.median(areas)), float(areas[np.searchsorted(below, below[-1] / 2)])
+    if median < _SMALLEST_UM2:
+        what, usual, found = f"half of the nuclei have less than {median:.3g} um2", _USUAL_UM2, median
+    elif large > _LARGEST_UM2:
+        what = f"half of all nuclear area is in objects of more than {large:.3g} um2"
+        usual, found = _USUAL_LARGE_UM2, large
+    else:
         return None
-    likely = mpp_um * math.sqrt(40.0 / median)
     return (
-        f"half of the nuclei have less than {median:.3g} um2, which is not the size of nuclei: "
-        f"{mpp_um:.4g} um per pixel may be wrong (nuclei of 40 um2 would mean {likely:.2g})"
+        f"{what}, which is not the size of nuclei: {mpp_um:.4g} um per pixel may be wrong "
+        f"(usual nuclei would mean {mpp_um * math.sqrt(usual / found):.2g})"
     )
 
 
@@ -40,7 +49,7 @@ def notes(found: Survey) -> list[str]:
     texts = []
     if found.ink > _NOTABLE_INK:
         texts.append(
-            f"{100 * found.ink:.2g} % of the region is covered by ink, pigment or folds and was left out"
+            f"{100 * found.ink:.3g} % of the region is covered by ink, pigment or folds and was left out"
         )
     if found.threshold is None and not found.told:
         texts.append("nothing in the region stands out as stained nuclei")

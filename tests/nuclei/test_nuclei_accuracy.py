@@ -10,7 +10,8 @@ import pytest
 from algorithms.nuclei.evaluate import evaluate, main, synthetic_scenes
 from algorithms.nuclei.region import label
 from algorithms.nuclei.scores import Scores, mean, scores
-from algorithms.nuclei.truth import Case, cases
+from algorithms.nuclei.summary import plausibility
+from algorithms.nuclei.truth import Case, cases, mpp_from_area
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 needs_data = pytest.mark.skipif(
@@ -45,6 +46,22 @@ def test_the_originals_own_tile_is_segmented_better_than_by_the_original() -> No
     result = evaluate(case, 0.25)[0]
     assert result.dice > 0.903
     assert result.aji > 0.824
+
+
+@needs_data
+def test_a_scale_that_is_too_coarse_by_two_is_noticed_in_most_tissue_images() -> None:
+    """And one that is right never is. Too fine by two, small nuclei are still as large as lymphocytes'."""
+    warned = dict.fromkeys((1, 2), 0)
+    enough = dict.fromkeys(warned, 0)
+    for case in cases(DATA / "nuclei"):
+        for factor in warned:
+            mpp_um = mpp_from_area(case) * factor
+            areas = np.bincount(label(case.rgb, mpp_um).ravel())[1:] * mpp_um**2
+            enough[factor] += len(areas) >= 30
+            warned[factor] += plausibility(areas.tolist(), mpp_um) is not None
+    assert warned[1] == 0
+    assert enough[1] > 20
+    assert warned[2] >= 0.75 * enough[2]
 
 
 @pytest.fixture(scope="module")
