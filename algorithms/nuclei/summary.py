@@ -13,9 +13,9 @@ from .tiles import Survey
 
 __all__ = ["document", "notes", "plausibility", "summary"]
 
-#: The median area is larger, even of lymphocytes. And half of all nuclear area lies in nuclei that are smaller,
-#: even of large tumour nuclei: where the scale is too coarse, chromatin is taken for small nuclei, and the plain
-#: median is that of scraps.
+#: The median area is larger, even of lymphocytes. And half of all nuclear area lies in nuclei that are
+#: smaller, even of large tumour nuclei: where the scale is too coarse, chromatin is taken for small nuclei,
+#: and the plain median is that of scraps.
 _SMALLEST_UM2, _LARGEST_UM2 = 14.0, 125.0
 #: What both usually are, to say which scale is likely.
 _USUAL_UM2, _USUAL_LARGE_UM2 = 40.0, 60.0
