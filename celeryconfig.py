@@ -13,8 +13,16 @@ from dynsvc.settings import Settings
 _settings = Settings.load()
 
 
-def _route(name: str, args: Any, *_others: Any, **_more: Any) -> dict[str, str]:
+# Redis counts priorities from 0, the most urgent, RabbitMQ the other way.
+_on_redis = _settings.broker.startswith(("redis", "sentinel"))
+_URGENT, _PATIENT = (0, 9) if _on_redis else (9, 0)
+
+
+def _route(name: str, args: Any, *_others: Any, **_more: Any) -> dict[str, Any]:
     """Send each step to its queue; the algorithm's device is known from the message that reaches it."""
+    if name == messages.RUN_TILES:
+        # A slide has thousands of tiles. Whoever waits for one region goes first.
+        return {"queue": args[0]["device"], "priority": _PATIENT}
     if name != messages.RUN_ALGORITHM:
         return {"queue": messages.IO}
     plan = args[0].get("plan") if args and isinstance(args[0], dict) else None
@@ -22,13 +30,13 @@ def _route(name: str, args: Any, *_others: Any, **_more: Any) -> dict[str, str]:
 
 
 def _queue(name: str) -> Queue:
-    return Queue(name, Exchange(name), routing_key=name)
+    return Queue(name, Exchange(name), routing_key=name, max_priority=max(_URGENT, _PATIENT))
 
 
 broker_url = _settings.broker
 
 # The tasks live beside the runtimes they need; the bridge never imports them.
-imports = ("workers.tasks", "workers.lifecycle")
+imports = ("workers.tasks", "workers.tiles", "workers.lifecycle")
 
 # Nothing but JSON is read from the broker: whoever can write to it must not be able to run code here.
 task_serializer = "json"
@@ -40,6 +48,7 @@ task_queues = [_queue(messages.IO), _queue(messages.CPU)]
 if gpus_present(_settings.gpus):
     task_queues.append(_queue(messages.GPU))
 task_default_queue = messages.IO
+task_default_priority = _URGENT
 task_routes = (_route,)
 
 # A message is acknowledged when its step is done, so that a killed worker's message comes back.
@@ -85,8 +94,10 @@ broker_transport_options = {
     "socket_keepalive": True,
     "socket_connect_timeout": 10,
     "health_check_interval": 25,
+    # A Redis list for each priority and queue; the lists of the urgent ones are looked at first.
+    "priority_steps": [_URGENT, _PATIENT],
 }
-if not broker_url.startswith(("redis", "sentinel")):
+if not _on_redis:
     # RabbitMQ knows none of these.
     broker_transport_options = {"confirm_publish": True}
 

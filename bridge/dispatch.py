@@ -2,46 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from celery import chain
 from kombu.connection import Connection
 from kombu.exceptions import ChannelError, OperationalError
 
 from dynsvc import messages
-from dynsvc.celery import app
+from dynsvc.celery import app, send, send_batch
 from dynsvc.errors import PeerUnavailable
 
-__all__ = ["queue_lengths", "send"]
+__all__ = ["queue_lengths", "send", "send_batch"]
 
-# The loop that calls decides what follows a failure; here a short repetition bridges a lost connection.
-_PATIENCE = {"max_retries": 1, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.2}
 #: How long the broker may take to answer a question.
 _ASK_S = 3.0
-
-
-def send(step: str, document: dict[str, Any]) -> None:
-    """Send the chain of *step* and all that follow it.
-
-    Parameters
-    ----------
-    step
-        Name of the first task.
-    document
-        Its message.
-
-    Raises
-    ------
-    PeerUnavailable
-        The broker did not take it (transient).
-    """
-    names = messages.STEPS[messages.STEPS.index(step) :]
-    first = app.signature(names[0], args=(document,))
-    rest = [app.signature(name) for name in names[1:]]
-    try:
-        (chain(first, *rest) if rest else first).apply_async(retry=True, retry_policy=_PATIENCE)
-    except (OperationalError, *app.connection_for_write().connection_errors) as error:
-        raise PeerUnavailable("broker", str(error)) from error
 
 
 def queue_lengths() -> dict[str, int]:

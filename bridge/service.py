@@ -8,6 +8,7 @@ from typing import Any
 import structlog
 
 from bridge import dispatch
+from bridge.batches import BatchTimer
 from bridge.intake import Intake
 from bridge.listener import Listener
 from bridge.loops import Loop
@@ -38,11 +39,13 @@ class Bridge:
         self._status: StatusServer | None = None
         settings, jobs = site.settings, site.jobs
         timers = KueTimers(site)
+        tiles = BatchTimer(site, dispatch.send, dispatch.send_batch)
         self._intake = Loop("intake", Intake(settings, jobs, site.ledger, dispatch.send), settings.poll_s)
         self._outcomes = Loop("outcomes", Outcomes(site), settings.poll_s)
         self._loops: list[Loop] = [
             self._intake,
-            Loop("leases", LeaseTimer(site, dispatch.send), min(1.0, settings.poll_s)),
+            Loop("leases", LeaseTimer(site, dispatch.send, tiles), min(1.0, settings.poll_s)),
+            Loop("tiles", tiles, min(1.0, settings.poll_s)),
             Loop("timers", timers.promote_and_expire, 1.0),
             Loop("repair", timers.repair, _REPAIR_S),
         ]

@@ -10,11 +10,12 @@ from typing import Final
 
 import structlog
 
+from bridge.batches import CONFIRM_S, BatchTimer
 from bridge.intake import Send
 from dynsvc import metrics
 from dynsvc.errors import LoaderFailed, OrderOverdue, WorkerLost
 from dynsvc.kue import Sighting
-from dynsvc.leases import AWAIT_LOADER, Entry
+from dynsvc.leases import AWAIT_LOADER, AWAIT_TILES, Entry
 from dynsvc.messages import TOKEN_PREFIX
 from dynsvc.site import Site
 
@@ -22,9 +23,6 @@ __all__ = ["KueTimers", "LeaseTimer"]
 
 log = structlog.get_logger(__name__)
 
-#: A lease that has run out must stay so for this long, seen by one bridge without interruption. After an
-#: outage of Redis, or a jump of its clock, every lease has run out, and living workers renew within a second.
-_CONFIRM_S: Final = 2.5
 #: Longest time between two sendings of a message that waits for a worker.
 _RESEND_LONGEST_S: Final = 300.0
 
@@ -32,8 +30,10 @@ _RESEND_LONGEST_S: Final = 300.0
 class LeaseTimer:
     """Sends lost messages again, and ends the attempts of lost workers."""
 
-    def __init__(self, site: Site, send: Send, clock: Callable[[], float] = time.monotonic) -> None:
-        self._site, self._send, self._clock = site, send, clock
+    def __init__(
+        self, site: Site, send: Send, tiles: BatchTimer, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._site, self._send, self._tiles, self._clock = site, send, tiles, clock
         #: (order, token, due) -> when first seen.
         self._overdue: dict[tuple[str, str, str], float] = {}
 
@@ -49,12 +49,15 @@ class LeaseTimer:
         running = {(e.order_id, e.token, e.due_ms): e for e in entries if e.runner or e.step == AWAIT_LOADER}
         self._overdue = {key: self._overdue.get(key, now) for key in running}
         for key, entry in running.items():
-            if now - self._overdue[key] >= _CONFIRM_S:
+            if now - self._overdue[key] >= CONFIRM_S:
                 with _named(entry):
                     self._end(entry)
         for entry in waiting:
             with _named(entry):
-                self._send_again(entry)
+                if entry.step == AWAIT_TILES:
+                    self._tiles.nudge(entry)
+                else:
+                    self._send_again(entry)
 
     def _send_again(self, entry: Entry) -> None:
         settings = self._site.settings

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from celery import Celery
+from celery import Celery, chain
 from celery.signals import setup_logging
 from kombu.exceptions import OperationalError
 
+from dynsvc import messages
 from dynsvc.errors import PeerUnavailable
 from dynsvc.messages import shown
 
-__all__ = ["app", "broker_alive"]
+__all__ = ["app", "broker_alive", "send", "send_batch"]
+
+# Who sends decides what follows a failure; here a short repetition bridges a lost connection.
+_PATIENCE = {"max_retries": 1, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.2}
 
 
 class _OrdersApp(Celery):  # type: ignore[misc]
@@ -55,3 +61,40 @@ def broker_alive(timeout_s: float = 5.0) -> str:
         except (OperationalError, *connection.connection_errors) as error:
             raise PeerUnavailable(f"broker {address}", str(error)) from error
     return str(address)
+
+
+@contextmanager
+def _sending() -> Iterator[None]:
+    try:
+        yield
+    except (OperationalError, *app.connection_for_write().connection_errors) as error:
+        raise PeerUnavailable("broker", str(error)) from error
+
+
+def send(step: str, document: dict[str, Any]) -> None:
+    """Send the chain of *step* and all that follow it.
+
+    Parameters
+    ----------
+    step
+        Name of the first task.
+    document
+        Its message.
+
+    Raises
+    ------
+    PeerUnavailable
+        The broker did not take it (transient).
+    """
+    first = app.signature(step, args=(document,))
+    rest = [app.signature(name) for name in messages.following(step)]
+    with _sending():
+        (chain(first, *rest) if rest else first).apply_async(retry=True, retry_policy=_PATIENCE)
+
+
+def send_batch(batch: messages.Batch) -> None:
+    """Send a batch of tiles. Raises as :func:`send`."""
+    with _sending():
+        app.signature(messages.RUN_TILES, args=(batch.to_document(),)).apply_async(
+            retry=True, retry_policy=_PATIENCE
+        )

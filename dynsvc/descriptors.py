@@ -16,7 +16,16 @@ from dynsvc.parameters import Parameter
 from dynsvc.regions import Region
 from dynsvc.runtime import Keep, Limits
 
-__all__ = ["Algorithm", "Device", "InputPicture", "Outputs", "ResourceLimits", "RunMode", "json_schema"]
+__all__ = [
+    "Algorithm",
+    "Device",
+    "InputPicture",
+    "Outputs",
+    "ResourceLimits",
+    "RunMode",
+    "Tiling",
+    "json_schema",
+]
 
 #: A name below a folder, in which no part is ``.`` or ``..``.
 _PART_OF_NAME = r"([^/\\.]|\.[^/\\.])[^/\\]*"
@@ -26,6 +35,7 @@ FilePattern = Annotated[str, Field(pattern=_NAME, max_length=200)]
 FileName = Annotated[str, Field(pattern=_NAME, max_length=200)]
 Mode = Literal["oneshot", "shim", "warm"]
 
+_SURVEYED = re.compile(r"\{survey\.([A-Za-z][A-Za-z0-9_]*)\}")
 _SUFFIXES = {"png": ".png", "jpeg": ".jpg", "tiff": ".tif"}
 
 
@@ -79,6 +89,47 @@ class RunMode(_Part):
     def _warm_has_a_command(self) -> Self:
         if (self.mode == "warm") != bool(self.command_warm):
             raise ValueError("expected command_warm for mode warm, and only there")
+        return self
+
+
+class Tiling(_Part):
+    """How the algorithm does a slide in tiles. The tiles' size is that of its input picture."""
+
+    #: Command of one run over a sample of the slide's tiles, which lie in the input folder without halo. What
+    #: it writes into ``survey.json`` (a flat object) is handed to the run of every tile.
+    survey: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    #: So many tiles are surveyed at most, spread evenly over the tissue.
+    survey_tiles: int = Field(64, ge=1, le=10_000)
+    #: What the command of a tile has beyond that of a region. ``{survey.NAME}`` is a value of the survey.
+    arguments: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    #: What a warm program is told of a tile beside what it is told of a region, and the survey's values.
+    request: dict[str, JsonValue] = {}
+    #: A tile that fails is run again so often.
+    tries: int = Field(2, ge=1, le=10)
+    #: What follows when it fails every time: the order fails, or the result has a hole there, and says so.
+    on_failure: Literal["fail", "hole"] = "fail"
+
+    def surveyed(self, survey: Mapping[str, object], algorithm: str) -> tuple[str, ...]:
+        """Return the arguments with the survey's values.
+
+        Raises
+        ------
+        OutputMissing
+            The survey does not tell one of them (permanent).
+        """
+        filled = []
+        for argument in self.arguments:
+            name = _SURVEYED.fullmatch(argument)
+            if name and name[1] not in survey:
+                raise OutputMissing(algorithm, f"{name[1]} in survey.json", ", ".join(survey) or "nothing")
+            filled.append(str(survey[name[1]]) if name else argument)
+        return tuple(filled)
+
+    @model_validator(mode="after")
+    def _survey_is_made(self) -> Self:
+        placeholders_of(self.survey)
+        if not self.survey and any(_SURVEYED.fullmatch(argument) for argument in self.arguments):
+            raise ValueError("expected survey with {survey.NAME} in arguments")
         return self
 
 
@@ -204,6 +255,7 @@ class Algorithm(_Part):
     device: Device = Device()
     run: RunMode = RunMode()
     input: InputPicture = InputPicture()
+    tiling: Tiling = Tiling()
     outputs: Outputs
 
     @field_validator("command")
@@ -318,6 +370,16 @@ class Algorithm(_Part):
             A value would be taken for a flag (permanent).
         """
         return expand(self.command, placeholders, self.parameters, values)
+
+    def tile_command(
+        self, placeholders: Placeholders, values: Mapping[str, str], survey: Mapping[str, object]
+    ) -> tuple[str, ...]:
+        """Return the argument list for one tile, as :meth:`command_line`, with what the survey told."""
+        return self.command_line(placeholders, values) + self.tiling.surveyed(survey, self.name)
+
+    def survey_command(self, placeholders: Placeholders, values: Mapping[str, str]) -> tuple[str, ...]:
+        """Return the argument list of the survey, as :meth:`command_line`."""
+        return expand(self.tiling.survey, placeholders, self.parameters, values)
 
 
 def json_schema() -> dict[str, Any]:

@@ -14,6 +14,7 @@ from dynsvc.artifacts import Artifact
 from dynsvc.orders import Order
 from dynsvc.regions import Region
 from dynsvc.slides import Slide
+from dynsvc.tiles import Grid
 
 __all__ = [
     "CPU",
@@ -21,15 +22,20 @@ __all__ = [
     "FETCH_ROI",
     "GPU",
     "IO",
+    "MERGE_TILES",
     "RUN_ALGORITHM",
+    "RUN_TILES",
     "SCHEMA",
     "STEPS",
     "TOKEN_PREFIX",
     "UPLOAD_ZIP",
+    "Batch",
     "Input",
     "Message",
     "Plan",
     "Result",
+    "Tiles",
+    "following",
     "shown",
 ]
 
@@ -42,6 +48,11 @@ RUN_ALGORITHM: Final = "dynsvc.run_algorithm"
 UPLOAD_ZIP: Final = "dynsvc.upload_zip"
 #: The steps of an order, in their order.
 STEPS: Final = (FETCH_ORDER, FETCH_ROI, RUN_ALGORITHM, UPLOAD_ZIP)
+
+#: A batch of a slide's tiles; any number of them run side by side between two steps of their order.
+RUN_TILES: Final = "dynsvc.run_tiles"
+#: What follows when all tiles are done.
+MERGE_TILES: Final = "dynsvc.merge_tiles"
 
 #: Every attempt's token begins so; jobs of other workers are left alone.
 TOKEN_PREFIX: Final = "dynsvc:"  # noqa: S105
@@ -68,6 +79,8 @@ class Plan(_Part):
     #: Micrometres per pixel of level 0, from the slide, else the order, else the descriptor.
     mpp_um: float
     mpp_from: str
+    #: The tiles, where the region is not taken in one piece.
+    grid: Grid | None = None
 
 
 class Input(_Part):
@@ -92,6 +105,27 @@ class Result(_Part):
     cached: bool = False
 
 
+class Tiles(_Part):
+    """How a region is done in tiles: what ``fetch_roi`` planned, and what ``run_algorithm`` measured."""
+
+    #: Places in the grid, ``[[column, row], …]``, as JSON; a tile's number is its place in this list.
+    listing: Artifact
+    count: int
+    #: Tiles of the region that were left out, because they have no tissue.
+    empty: int
+    #: The slide made small, and the level-0 pixels in one of its pixels.
+    thumbnail: Artifact
+    thumbnail_scale: float
+    #: How tissue was told from glass.
+    tissue: str
+    #: What the algorithm's survey told about the whole slide.
+    survey: dict[str, str | float | int | bool | None] = {}
+    #: What each tile is executed with: the image's digest or the program's path; None where nothing tells.
+    executed: str | None = None
+    #: The finished tiles lie below this in the artifact store.
+    prefix: str = ""
+
+
 class Message(_Part):
     """The document that a step receives and, grown, hands on."""
 
@@ -102,6 +136,7 @@ class Message(_Part):
     token: str
     plan: Plan | None = None
     input: Input | None = None
+    tiles: Tiles | None = None
     result: Result | None = None
     #: When the order has taken too long, seconds since the epoch; set when it is claimed.
     expires_at_s: float | None = None
@@ -147,3 +182,31 @@ def shown(args: Sequence[Any] | None) -> str:
         facts["region"] = str(region)
     facts["attempt"] = document.get("token", "")
     return f"({facts},)"
+
+
+class Batch(_Part):
+    """The document of ``run_tiles``: some tiles of an order, whose message the ledger holds."""
+
+    schema_number: int = Field(SCHEMA, alias="schema", le=SCHEMA)
+    order_id: str
+    token: str
+    #: Name of the batch, unique to it.
+    batch: str
+    #: Queue of the algorithm.
+    device: str
+    #: Numbers of the first tile and of the one behind the last.
+    first: int
+    last: int
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True)
+
+    def to_document(self) -> dict[str, Any]:
+        """Return the JSON document."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+def following(step: str) -> tuple[str, ...]:
+    """Return the steps that come after *step*, in their order."""
+    if step == MERGE_TILES:
+        return (UPLOAD_ZIP,)
+    return STEPS[STEPS.index(step) + 1 :]

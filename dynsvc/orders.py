@@ -23,6 +23,8 @@ __all__ = ["MAX_DATA_CHARACTERS", "Order", "parse_order", "safe_name"]
 Source = Literal["image_server", "file"]
 
 _MAX_PARAMETERS = 64
+_FEWEST_CORNERS, _MOST_CORNERS = 3, 10_000
+_MAX_PIXEL = 2**31 - 1
 _NESTED_EXPECTED: Final = (
     "the nested order that viewers send since June 2016 (data.order.image, .roi, .execution), "
     "not the flat input and output of the viewer of May 2016"
@@ -56,6 +58,8 @@ class Order(BaseModel):
     mpp_um: float | None = None
     #: Whether a kept result may be delivered, and this one kept.
     cache: bool = True
+    #: Whether tiles without tissue are left out where a slide is cut into tiles.
+    tissue: bool = True
     #: Sentences for the order's log.
     remarks: tuple[str, ...] = ()
 
@@ -123,11 +127,16 @@ def parse_order(job_id: str, job_type: str, data_text: str) -> Order:
         roi=_region(fields),
         parameters=parameters,
         mpp_um=_pixel_size(fields, parameters),
-        cache=fields.optional("data.order.cache") is None or fields.flag("data.order.cache"),
+        cache=_unless_false(fields, "data.order.cache"),
+        tissue=_unless_false(fields, "data.order.tissue"),
     )
     if any(fields.optional(f"data.order.image.{side}") is not None for side in ("width", "height")):
         fields.remarks.append("image.width and image.height are constants of the viewer and not used")
     return order.model_copy(update={"remarks": tuple(fields.remarks)})
+
+
+def _unless_false(fields: Fields, path: str) -> bool:
+    return fields.optional(path) is None or fields.flag(path)
 
 
 def _subject(fields: Fields) -> str | None:
@@ -166,6 +175,10 @@ def _region(fields: Fields) -> RegionRequest:
         flags = {"full": full, "square": square, "pct": percent}
         found = " and ".join(name for name, is_set in flags.items() if is_set)
         fields.fail(path, found, "at most one of the flags full, square, pct")
+    if fields.optional(f"{path}.polygon") is not None:
+        if full or square or percent:
+            fields.fail(path, "polygon and a flag", "a polygon, or one of the flags full, square, pct")
+        return RegionRequest.within(_outline(fields, f"{path}.polygon"))
     if full or square:
         return RegionRequest(kind="full" if full else "square")
     if percent:
@@ -176,6 +189,21 @@ def _region(fields: Fields) -> RegionRequest:
     left, top = (fields.pixels(f"{path}.{key}", -(2**31) + 1) for key in "xy")
     width, height = (fields.pixels(f"{path}.{key}", 1) for key in "wh")
     return RegionRequest(kind="pixels", x=left, y=top, width=width, height=height)
+
+
+def _outline(fields: Fields, path: str) -> tuple[tuple[float, float], ...]:
+    found = fields.value(path)
+    if not isinstance(found, list) or not _FEWEST_CORNERS <= len(found) <= _MOST_CORNERS:
+        expected = f"a list of {_FEWEST_CORNERS} to {_MOST_CORNERS} corners [x, y] in level-0 pixels"
+        fields.fail(path, f"{len(found)} corners" if isinstance(found, list) else found, expected)
+    corners = []
+    for position, corner in enumerate(found):
+        here = f"{path}[{position}]"
+        if not isinstance(corner, list) or len(corner) != 2:
+            fields.fail(here, corner, "a corner [x, y] in level-0 pixels")
+        x, y = (fields.number(here, number, -_MAX_PIXEL, _MAX_PIXEL, "level-0 pixels") for number in corner)
+        corners.append((x, y))
+    return tuple(corners)
 
 
 def _parameters(fields: Fields, job_type: str) -> dict[str, str]:

@@ -6,34 +6,45 @@ Each step takes the :class:`Message` so far and returns it grown. It reports pro
 
 from __future__ import annotations
 
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
 import structlog
 
 from dynsvc import metrics, regions
-from dynsvc.algorithms import Algorithm, Catalog, Placeholders
-from dynsvc.artifacts import ArtifactStore
+from dynsvc.algorithms import Algorithm
 from dynsvc.cache import ResultCache
-from dynsvc.errors import AttemptEnded, DynsvcError, InvalidOrder, OutputMissing, StorageUnavailable
+from dynsvc.errors import AttemptEnded, DynsvcError, InvalidOrder, OutputMissing
 from dynsvc.inputs import place
 from dynsvc.messages import Input, Message, Plan, Result
-from dynsvc.orders import Order, parse_order, safe_name
-from dynsvc.outputs import OutputLimits, discard
+from dynsvc.orders import Order, parse_order
+from dynsvc.outputs import OutputLimits
 from dynsvc.parameters import fill
 from dynsvc.production import Production
 from dynsvc.progress import done_fraction
 from dynsvc.retry import RetryPolicy
-from dynsvc.runtime import Admission, Run, Runtime, Seen
-from dynsvc.settings import Settings
-from dynsvc.sinks import Delivery, Receipt, ResultSink
+from dynsvc.runtime import Runtime
+from dynsvc.sinks import Delivery, Receipt
 from dynsvc.slides import Slide
-from dynsvc.sources import ImageSource
+from dynsvc.steps import (
+    ALGORITHM_FROM,
+    ALGORITHM_TO,
+    CLAIMED,
+    REGION_FETCHED,
+    UPLOADED,
+    Attempt,
+    Ports,
+    artifact_key,
+    disk_errors,
+    places,
+    planned,
+    run_of,
+    timed,
+    workspace,
+)
+from dynsvc.wholeslide.planning import grid_of, plan_tiles
+from dynsvc.wholeslide.survey import prepare
 
 __all__ = [
     "UPLOADED",
@@ -50,51 +61,6 @@ __all__ = [
 log = structlog.get_logger(__name__)
 
 Grown = TypeVar("Grown")
-
-#: Kue's progress, in percent, at the end of each step. The algorithm's own progress fills 15 to 90.
-CLAIMED, REGION_FETCHED, ALGORITHM_FROM, ALGORITHM_TO, UPLOADED = 5, 10, 15, 90, 95
-
-
-class Attempt(Protocol):
-    """One claim of a job, seen from the steps."""
-
-    def report(self, percent: int, *lines: str) -> None:
-        """Write progress and log lines to the job, if this attempt still owns it."""
-        ...
-
-    def ended(self) -> bool:
-        """Say whether this attempt no longer owns the order."""
-        ...
-
-    def note(self, **facts: object) -> None:
-        """Keep facts of this step for who asks later what happened. They are no part of the result."""
-        ...
-
-    def wait(self, seconds: float) -> None:
-        """Wait, but not longer than the attempt lasts."""
-        ...
-
-
-class Locator(Protocol):
-    """Finds slides by case id."""
-
-    def locate(self, order: Order) -> Slide:
-        """Return where the order's slide is and what its record says of it."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ports:
-    """What the steps reach the world through."""
-
-    settings: Settings
-    catalog: Catalog
-    locator: Locator
-    source: Callable[[Slide], ImageSource]
-    artifacts: ArtifactStore
-    runtime: Callable[[], Runtime]
-    admission: Callable[[], Admission]
-    sink: ResultSink
 
 
 def persisting(attempt: Attempt, policy: RetryPolicy, work: Callable[[], Grown], order_id: str) -> Grown:
@@ -123,39 +89,6 @@ def persisting(attempt: Attempt, policy: RetryPolicy, work: Callable[[], Grown],
                 raise AttemptEnded(order_id, "ended while it waited for another try") from error
 
 
-@contextmanager
-def _workspace(ports: Ports, message: Message) -> Iterator[Path]:
-    """A fresh folder of this host for one step; gone afterwards."""
-    parent = ports.settings.scratch / "work"
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f"{safe_name(message.order_id)}-", dir=parent))
-    except OSError as error:
-        raise StorageUnavailable(str(parent), error.strerror or str(error)) from error
-    try:
-        yield folder
-    finally:
-        try:
-            # Files of the algorithm's user, links it made: discard follows none of them.
-            discard(folder)
-        except DynsvcError as error:
-            # The step is done, and must not be done again for that. The folder is swept by its age.
-            log.warning("working folder not removed", folder=str(folder), error=str(error))
-
-
-@contextmanager
-def _disk_errors(place: Path) -> Iterator[None]:
-    """A full disk or a share that went away is transient, and says which."""
-    try:
-        yield
-    except OSError as error:
-        raise StorageUnavailable(str(error.filename or place), error.strerror or str(error)) from error
-
-
-def _timed(message: Message, name: str, began: float) -> dict[str, float]:
-    return {**message.timings_s, name: round(time.monotonic() - began, 4)}
-
-
 def fetch_order(message: Message, data_text: str, ports: Ports, attempt: Attempt) -> Message:
     """Parse the order, find its slide, and decide what is run on which region.
 
@@ -171,10 +104,16 @@ def fetch_order(message: Message, data_text: str, ports: Ports, attempt: Attempt
     slide = ports.locator.locate(order)
     slide = ports.source(slide).describe(slide)
     resolved = regions.resolve(order.roi, slide.width_px, slide.height_px)
-    regions.check_size(resolved.region, ports.settings.max_region_px)
-    algorithm.check_region(resolved.region, order.job_id)
     mpp_um, mpp_from = _mpp(order, slide, algorithm)
+    grid = grid_of(
+        algorithm, order, slide, resolved.region, mpp_um=mpp_um, one_piece_px=ports.settings.one_piece_px
+    )
+    if grid is None:
+        regions.check_size(resolved.region, ports.settings.max_region_px)
+        algorithm.check_region(resolved.region, order.job_id)
     lines = [*order.remarks, *remarks]
+    if grid is None and order.roi.outline:
+        lines.append(f"{algorithm.name} takes no polygons: the box around the polygon is taken")
     if ports.catalog.find(order.algorithm) is None:
         lines.append(f"no algorithm answers to {order.algorithm}, the default {algorithm.name} is taken")
     if resolved.clipped:
@@ -193,8 +132,9 @@ def fetch_order(message: Message, data_text: str, ports: Ports, attempt: Attempt
         parameters=values,
         mpp_um=mpp_um,
         mpp_from=mpp_from,
+        grid=grid,
     )
-    return message.model_copy(update={"plan": plan, "timings_s": _timed(message, "fetch_order", began)})
+    return message.model_copy(update={"plan": plan, "timings_s": timed(message, "fetch_order", began)})
 
 
 def _mpp(order: Order, slide: Slide, algorithm: Algorithm) -> tuple[float, str]:
@@ -210,51 +150,55 @@ def _mpp(order: Order, slide: Slide, algorithm: Algorithm) -> tuple[float, str]:
 
 
 def fetch_roi(message: Message, ports: Ports, attempt: Attempt) -> Message:
-    """Fetch the region's pixels and store them as an artifact."""
+    """Fetch the region's pixels and store them as an artifact; of a region in tiles, plan the tiles."""
     began = time.monotonic()
     plan = planned(message)
-    with _workspace(ports, message) as folder, _disk_errors(folder):
+    if plan.grid is not None:
+        tiles = plan_tiles(message, ports, attempt)
+        return message.model_copy(update={"tiles": tiles, "timings_s": timed(message, "fetch_roi", began)})
+    with workspace(ports, message) as folder, disk_errors(folder):
         picture = ports.source(plan.slide).fetch(plan.slide, plan.region, folder, "roi")
-        stored = ports.artifacts.put(picture.path, _key(message, f"roi-{plan.region}{picture.suffix}"))
+        stored = ports.artifacts.put(
+            picture.path, artifact_key(message, f"roi-{plan.region}{picture.suffix}")
+        )
     fetched = Input(
         picture=stored, suffix=picture.suffix, width_px=picture.width_px, height_px=picture.height_px
     )
     size = f"{picture.width_px} x {picture.height_px} px, {stored.size_bytes} bytes"
     attempt.report(REGION_FETCHED, f"region fetched: {size}")
-    return message.model_copy(update={"input": fetched, "timings_s": _timed(message, "fetch_roi", began)})
+    return message.model_copy(update={"input": fetched, "timings_s": timed(message, "fetch_roi", began)})
 
 
 def run_algorithm(message: Message, ports: Ports, attempt: Attempt) -> Message:
-    """Execute the algorithm on the region, check what it wrote, and store it as one zip."""
+    """Execute the algorithm on the region, check what it wrote, and store it as one zip.
+
+    Of a region in tiles, survey it: its tiles are done by :mod:`dynsvc.wholeslide`.
+    """
     began = time.monotonic()
     plan, fetched = planned(message), message.input
+    if plan.grid is not None:
+        prepared, _ = prepare(message, ports, attempt)
+        return prepared.model_copy(update={"timings_s": timed(message, "run_algorithm", began)})
     if fetched is None:
         raise OutputMissing("fetch_roi", "a picture", "nothing")
     algorithm = ports.catalog.choose(plan.algorithm, "", plan.order.job_id)
     runtime = ports.runtime()
-    with _workspace(ports, message) as folder, _disk_errors(folder):
+    with workspace(ports, message) as folder, disk_errors(folder):
         input_dir, output_dir = folder / "input", folder / "output"
         input_dir.mkdir()
         output_dir.mkdir()
         picture = ports.artifacts.get(fetched.picture, folder / f"tile{fetched.suffix}")
         seen = runtime.seen(input_dir, output_dir)
-        places = _places(plan, seen, algorithm.input.file_name(picture.suffix))
-        place(algorithm, picture, input_dir, places, plan.parameters)
-        run = Run(
-            algorithm=algorithm.name,
-            version=algorithm.version,
-            image=algorithm.image,
-            argv=algorithm.command_line(places, plan.parameters),
+        where = places(plan, seen, algorithm.input.file_name(picture.suffix))
+        place(algorithm, picture, input_dir, where, plan.parameters)
+        run = run_of(
+            algorithm,
+            message,
+            ports,
+            argv=algorithm.command_line(where, plan.parameters),
+            request=algorithm.request(where, plan.parameters),
             input_dir=input_dir,
             output_dir=output_dir,
-            limits=algorithm.run_limits,
-            mode=algorithm.mode,
-            argv_warm=algorithm.run.command_warm,
-            request=algorithm.request(places, plan.parameters),
-            keep=algorithm.keep,
-            trust_domain=_trust_domain(ports.settings, plan.order),
-            order_id=message.order_id,
-            attempt=message.token,
         )
         made = _production(ports, runtime).make(
             message,
@@ -270,7 +214,7 @@ def run_algorithm(message: Message, ports: Ports, attempt: Attempt) -> Message:
             say=lambda line: attempt.report(ALGORITHM_FROM, line),
         )
         packed = made.packed
-        stored = ports.artifacts.put(packed.zip_path, _key(message, "result.zip"))
+        stored = ports.artifacts.put(packed.zip_path, artifact_key(message, "result.zip"))
     counted = {None: "done", 0: "nothing found"}.get(packed.objects, f"{packed.objects} objects found")
     took = "kept from an earlier order" if made.duration_s is None else f"in {made.duration_s:.1f} s"
     ended = f"{algorithm.name}: {counted} {took}, zip of {stored.size_bytes} bytes"
@@ -282,19 +226,7 @@ def run_algorithm(message: Message, ports: Ports, attempt: Attempt) -> Message:
         host=ports.settings.host,
         cached=made.duration_s is None,
     )
-    return message.model_copy(update={"result": result, "timings_s": _timed(message, "run_algorithm", began)})
-
-
-def _trust_domain(settings: Settings, order: Order) -> str:
-    """Name those whose runs may share a container with this order's; empty: nobody's."""
-    match settings.share_containers:
-        case "site":
-            # A worker serves one Kue, and a Kue one site.
-            return f"site {settings.orders.redis} {settings.kue_head}"
-        case "subject":
-            return f"subject {settings.orders.redis} {settings.kue_head} {order.subject_id}"
-        case "none":
-            return ""
+    return message.model_copy(update={"result": result, "timings_s": timed(message, "run_algorithm", began)})
 
 
 def _production(ports: Ports, runtime: Runtime) -> Production:
@@ -305,25 +237,6 @@ def _production(ports: Ports, runtime: Runtime) -> Production:
         cache=ResultCache(ports.artifacts, limits) if ports.settings.cache else None,
         limits=limits,
         host=ports.settings.host,
-    )
-
-
-def _places(plan: Plan, seen: Seen, picture: str) -> Placeholders:
-    order, region = plan.order, plan.region
-    return Placeholders(
-        input=f"{seen.input_dir}/{picture}",
-        input_dir=seen.input_dir,
-        output_dir=seen.output_dir,
-        case_id=order.case_id,
-        subject_id=order.subject_id,
-        analysis_id=order.execution_id,
-        description=order.description,
-        order_id=order.job_id,
-        x=region.x_px,
-        y=region.y_px,
-        width=region.width_px,
-        height=region.height_px,
-        mpp=plan.mpp_um,
     )
 
 
@@ -349,7 +262,7 @@ def upload_zip(message: Message, ports: Ports, attempt: Attempt) -> Receipt:
     plan, result = planned(message), message.result
     if result is None:
         raise OutputMissing(plan.algorithm, "a result", "nothing")
-    with _workspace(ports, message) as folder, _disk_errors(folder):
+    with workspace(ports, message) as folder, disk_errors(folder):
         zip_path = ports.artifacts.get(result.archive, folder / "output.zip")
         receipt = ports.sink.deliver(
             Delivery(
@@ -361,21 +274,3 @@ def upload_zip(message: Message, ports: Ports, attempt: Attempt) -> Receipt:
         )
     attempt.report(UPLOADED, f"delivered: {receipt.place}")
     return receipt
-
-
-def planned(message: Message) -> Plan:
-    """Return the plan of a message that has passed ``fetch_order``.
-
-    Raises
-    ------
-    InvalidOrder
-        It has not (permanent).
-    """
-    if message.plan is None:
-        raise InvalidOrder(message.order_id, "plan", None, "a message that has passed fetch_order")
-    return message.plan
-
-
-def _key(message: Message, name: str) -> str:
-    # Each attempt writes names of its own: a late one can never change what a newer one reads.
-    return f"orders/{safe_name(message.order_id)}/{safe_name(message.token)}/{name.replace(',', '-')}"

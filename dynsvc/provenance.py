@@ -15,10 +15,10 @@ from typing import Any, Final
 from dynsvc import __version__
 from dynsvc.algorithms import Algorithm
 from dynsvc.execution import Executed
-from dynsvc.messages import Input, Message, Plan
+from dynsvc.messages import Input, Message, Plan, Tiles
 from dynsvc.runtime import Run, Seen
 
-__all__ = ["NAME", "SCHEMA", "document", "facts", "portable", "run_facts"]
+__all__ = ["NAME", "SCHEMA", "document", "facts", "of_slide", "portable", "run_facts"]
 
 #: Name of the file at the top of the zip.
 NAME: Final = "provenance.json"
@@ -38,9 +38,78 @@ def portable(argv: Sequence[str], seen: Seen) -> list[str]:
     return words
 
 
+def _input(plan: Plan) -> dict[str, Any]:
+    slide, region = plan.slide, plan.region
+    return {
+        "case_id": plan.order.case_id,
+        "subject_id": plan.order.subject_id,
+        "analysis_id": plan.order.execution_id,
+        "slide_width_px": slide.width_px,
+        "slide_height_px": slide.height_px,
+        "mpp_um": plan.mpp_um,
+        "mpp_from": plan.mpp_from,
+        "region": {
+            "x_px": region.x_px,
+            "y_px": region.y_px,
+            "width_px": region.width_px,
+            "height_px": region.height_px,
+        },
+    }
+
+
+def of_slide(
+    message: Message,
+    algorithm: Algorithm,
+    plan: Plan,
+    tiles: Tiles,
+    *,
+    host: str,
+    summary: Mapping[str, Any],
+    hosts: Mapping[str, int],
+) -> bytes:
+    """Return the file for a result that was merged from tiles.
+
+    Parameters
+    ----------
+    host
+        Where they were merged.
+    summary
+        Of the merge.
+    hosts
+        How many tiles each host did for this order.
+    """
+    known = {
+        "schema": SCHEMA,
+        "dynsvc": __version__,
+        "algorithm": {
+            "name": algorithm.name,
+            "version": algorithm.version,
+            "image": algorithm.image,
+            "argv": [*algorithm.command, *algorithm.tiling.arguments],
+            "parameters": dict(plan.parameters),
+            "device": algorithm.device.kind,
+        },
+        "input": {
+            **_input(plan),
+            "outline": [list(corner) for corner in plan.order.roi.outline] or None,
+            "grid": plan.grid.model_dump(mode="json") if plan.grid else None,
+            "tiles": tiles.count,
+            "tiles_without_tissue": tiles.empty,
+            "tissue": tiles.tissue,
+            "survey": dict(tiles.survey),
+        },
+    }
+    run = {
+        **run_facts(message, host, None),
+        "mode": algorithm.mode,
+        "tiles_by_host": dict(sorted(hosts.items())),
+    }
+    return document(known, summary, run, tiles.executed or "")
+
+
 def facts(algorithm: Algorithm, plan: Plan, fetched: Input, run: Run, seen: Seen) -> dict[str, Any]:
     """Return what is known before the run and does not depend on where and when it happens."""
-    slide, region, picture = plan.slide, plan.region, fetched.picture
+    picture = fetched.picture
     return {
         "schema": SCHEMA,
         "dynsvc": __version__,
@@ -53,19 +122,7 @@ def facts(algorithm: Algorithm, plan: Plan, fetched: Input, run: Run, seen: Seen
             "device": algorithm.device.kind,
         },
         "input": {
-            "case_id": plan.order.case_id,
-            "subject_id": plan.order.subject_id,
-            "analysis_id": plan.order.execution_id,
-            "slide_width_px": slide.width_px,
-            "slide_height_px": slide.height_px,
-            "mpp_um": plan.mpp_um,
-            "mpp_from": plan.mpp_from,
-            "region": {
-                "x_px": region.x_px,
-                "y_px": region.y_px,
-                "width_px": region.width_px,
-                "height_px": region.height_px,
-            },
+            **_input(plan),
             "picture": {
                 "sha256": picture.sha256,
                 "size_bytes": picture.size_bytes,

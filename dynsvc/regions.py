@@ -32,16 +32,30 @@ class RegionRequest(BaseModel):
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
     #: ``pixels``: the numbers are level-0 pixels. ``pct``: percent of the slide; otherwise unused.
-    kind: Literal["pixels", "pct", "full", "square"]
+    #: ``polygon``: the numbers are the box around *outline*.
+    kind: Literal["pixels", "pct", "full", "square", "polygon"]
     x: float = 0
     y: float = 0
     width: float = 0
     height: float = 0
+    #: Corners in level-0 pixels, from a pixel's corner; the line from the last to the first closes it.
+    outline: tuple[tuple[float, float], ...] = ()
+
+    @classmethod
+    def within(cls, outline: tuple[tuple[float, float], ...]) -> RegionRequest:
+        """Return the request for the inside of a polygon."""
+        left, top = (min(corner[axis] for corner in outline) for axis in (0, 1))
+        right, bottom = (max(corner[axis] for corner in outline) for axis in (0, 1))
+        x, y = math.floor(left), math.floor(top)
+        width, height = max(1, math.ceil(right) - x), max(1, math.ceil(bottom) - y)
+        return cls(kind="polygon", x=x, y=y, width=width, height=height, outline=outline)
 
     def __str__(self) -> str:
         if self.kind in ("full", "square"):
             return self.kind
         numbers = ",".join(f"{number:.12g}" for number in (self.x, self.y, self.width, self.height))
+        if self.kind == "polygon":
+            return f"polygon of {len(self.outline)} corners in {numbers}"
         return numbers if self.kind == "pixels" else f"pct:{numbers}"
 
 
@@ -69,7 +83,7 @@ def resolve(request: RegionRequest, slide_width_px: int | None, slide_height_px:
     SlideSizeUnknown
         The request is relative to a size that nobody knows (permanent).
     """
-    if request.kind == "pixels":
+    if request.kind in ("pixels", "polygon"):
         x, width, x_clipped = _pixels(request.x, request.width, slide_width_px)
         y, height, y_clipped = _pixels(request.y, request.height, slide_height_px)
     elif slide_width_px is None or slide_height_px is None:

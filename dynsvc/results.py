@@ -14,7 +14,7 @@ from dynsvc.messages import Plan
 from dynsvc.orders import safe_name
 from dynsvc.outputs import OutputFile, OutputLimits, collect
 
-__all__ = ["Packed", "pack", "pack_again"]
+__all__ = ["Packed", "checked", "pack", "pack_again"]
 
 #: No metadata file of an algorithm is larger; a larger one is not read into memory.
 _METADATA_BYTES = 1024 * 1024
@@ -68,15 +68,7 @@ def pack(
         The zip cannot be written (transient).
     """
     name, outputs = algorithm.name, algorithm.outputs
-    loose = {file.name: file for file in collect(output_dir, name, limits)}
-    outputs.require({file.name: file.size_bytes for file in loose.values()}, name)
-    files = dict(loose)
-    if outputs.archive and outputs.archive in files:
-        # Its own zip was made from the same folder: what lies there loose too is not packed twice.
-        own = archive.unpack(files.pop(outputs.archive), folder / "unpacked", name, limits)
-        if not own:
-            raise OutputMissing(name, f"files in {outputs.archive}", "a zip without entries")
-        files = {file.name: file for file in own} | files
+    files = checked(algorithm, output_dir=output_dir, folder=folder, limits=limits)
     metadata = outputs.metadata_of(files)
     content: dict[str, Path | OutputFile | bytes] = dict(files)
     for each in metadata:
@@ -94,6 +86,28 @@ def pack(
         content, algorithm, plan, picture=picture, objects=found.objects, tell=tell, folder=folder
     )
     return Packed(zip_path=zip_path, objects=found.objects, remarks=tuple(remarks))
+
+
+def checked(
+    algorithm: Algorithm, *, output_dir: Path, folder: Path, limits: OutputLimits
+) -> dict[str, OutputFile]:
+    """Return the files that *algorithm* left, by name; those of its own zip, unpacked into *folder*, too.
+
+    Raises
+    ------
+    OutputMissing, OutputRefused, StorageUnavailable
+        As :func:`pack`.
+    """
+    name, outputs = algorithm.name, algorithm.outputs
+    files = {file.name: file for file in collect(output_dir, name, limits)}
+    outputs.require({file.name: file.size_bytes for file in files.values()}, name)
+    if outputs.archive and outputs.archive in files:
+        # Its own zip was made from the same folder: what lies there loose too is not packed twice.
+        own = archive.unpack(files.pop(outputs.archive), folder / "unpacked", name, limits)
+        if not own:
+            raise OutputMissing(name, f"files in {outputs.archive}", "a zip without entries")
+        files = {file.name: file for file in own} | files
+    return files
 
 
 def pack_again(

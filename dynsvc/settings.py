@@ -231,6 +231,12 @@ class Settings(BaseModel):
     retry_limit_s: float = Field(120.0, ge=0)
     #: Largest region taken as one piece, in pixels of the slide's level 0.
     max_region_px: int = Field(150_000_000, ge=1)
+    #: A larger region is done in tiles by an algorithm that says how; whole slides and polygons always are.
+    one_piece_px: int = Field(4096 * 4096, ge=1)
+    #: A batch of tiles is made so large that it takes about this long.
+    batch_s: float = Field(5.0, gt=0)
+    #: Batches of one slide that wait for a worker at the same time. Each batch that begins sends another.
+    batches_waiting: int = Field(4, ge=1, le=1000)
     #: Largest result, unpacked.
     max_result_bytes: int = Field(4 * 1024**3, ge=1)
     #: Artifacts and leftovers older than this are removed.

@@ -13,7 +13,7 @@ from dynsvc.artifacts import ArtifactStore
 from dynsvc.errors import DynsvcError, SettingsInvalid, SlideNotFound
 from dynsvc.http import Http
 from dynsvc.kue import Job, JobStore, connect, job_from_api
-from dynsvc.leases import Ledger
+from dynsvc.leases import Ledger, Spread
 from dynsvc.loader_jobs import LoaderJobs
 from dynsvc.locator import BindaasLocator
 from dynsvc.messages import Message
@@ -96,6 +96,7 @@ class Site:
         client, peer = connect(server), f"the orders' Redis {server}"
         self.jobs = JobStore(client, self.settings.kue_head, peer=peer)
         self.ledger = Ledger(client, self.settings.kue_head, peer)
+        self.spread = Spread(client, self.settings.kue_head, peer)
         self.traces = Traces(client, self.settings.kue_head, peer, keep_s=self.settings.keep_s)
         self.loader_jobs = LoaderJobs(self.settings.annotations, self.http)
         self.artifacts = ArtifactStore(self.settings.artifacts_uri)

@@ -87,7 +87,10 @@ class RunningStep:
         *,
         lease_s: float,
         trace: StepTrace,
+        lease: str = "",
     ) -> None:
+        #: What the ledger knows the lease by.
+        self._lease = lease or message.order_id
         self._jobs, self._ledger, self._message, self._trace = jobs, ledger, message, trace
         #: Name of this execution.
         self.runner = runner
@@ -180,7 +183,7 @@ class RunningStep:
         pause_s = min(RENEW_S, self._lease_s / 5)
         while not self._stopped.wait(pause_s):
             try:
-                if not self._ledger.renew(order_id, token, self.runner, lease_s=self._lease_s):
+                if not self._ledger.renew(self._lease, token, self.runner, lease_s=self._lease_s):
                     self._end("its lease ran out and the order was taken from it")
                 elif not self._jobs.owns(order_id, token):
                     self._end(_TAKEN)

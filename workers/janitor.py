@@ -95,6 +95,10 @@ class Janitor:
 
     def _ended(self, attempts: list[tuple[str, str]]) -> list[bool]:
         ours = [pair for pair in attempts if is_job_id(pair[0]) and pair[1].startswith(TOKEN_PREFIX)]
-        owned = dict(zip(ours, self._site.jobs.owns_each(ours), strict=True))
+        orders = [(order_id, attempt.partition("#")[0]) for order_id, attempt in ours]
+        owned = dict(zip(ours, self._site.jobs.owns_each(orders), strict=True))
+        # An attempt that is done in tiles has several runs, each for a batch that may have lost its worker.
+        parts = {pair: pair[1].split("#")[1] for pair in ours if "#" in pair[1]}
+        held = dict(zip(parts, self._site.spread.leases.holds(list(parts.values())), strict=True))
         # What was not ordered through Kue has no truth there; its deadline ends it.
-        return [not owned.get(pair, True) for pair in attempts]
+        return [not owned.get(pair, True) or not held.get(pair, True) for pair in attempts]

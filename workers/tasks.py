@@ -12,7 +12,7 @@ import traceback
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import structlog
 from celery import Task
@@ -22,14 +22,26 @@ from pydantic import ValidationError
 from dynsvc import messages, metrics, pipeline
 from dynsvc.celery import app
 from dynsvc.errors import AlgorithmFailed, AttemptEnded, DeliveryUnknown, DynsvcError, OrderOverdue
-from dynsvc.leases import AWAIT_LOADER, Start
+from dynsvc.leases import AWAIT_LOADER, AWAIT_TILES, Start
 from dynsvc.messages import Message
 from dynsvc.sinks import Receipt
 from dynsvc.site import Site, summary
 from dynsvc.traces import StepTrace
+from dynsvc.wholeslide import merging
 from workers.attempts import RunningStep, insist
+from workers.batches import send_batches
 
-__all__ = ["fetch_order", "fetch_roi", "run_algorithm", "upload_zip"]
+__all__ = [
+    "error_details",
+    "fail",
+    "fetch_order",
+    "fetch_roi",
+    "left",
+    "merge_tiles",
+    "run_algorithm",
+    "site",
+    "upload_zip",
+]
 
 log = structlog.get_logger(__name__)
 
@@ -44,7 +56,7 @@ def site() -> Site:
     return Site()
 
 
-def _left(reason: str) -> Ignore:
+def left(reason: str) -> Ignore:
     """Return what ends a task without result, successor and traceback; its message is done with."""
     log.info("message left", reason=reason)
     return Ignore(reason)
@@ -56,7 +68,7 @@ def _step(task: Task, document: Document, work: Work) -> Document:
         message = Message.from_document(document)
     except ValidationError as error:
         # Not ours, or from a version we do not know. The order is still Kue's and is sent again.
-        raise _left(f"not a message of this version: {error.errors()[0]['msg']}") from None
+        raise left(f"not a message of this version: {error.errors()[0]['msg']}") from None
     with structlog.contextvars.bound_contextvars(
         order_id=message.order_id, attempt=message.token, step=str(task.name)
     ):
@@ -67,7 +79,7 @@ def _leased_step(task: Task, message: Message, work: Work) -> Document:
     """Run one step under its lease."""
     here, step = site(), str(task.name)
     runner = f"{here.settings.host}:{task.request.id}:{uuid.uuid4().hex[:8]}"
-    later = (*messages.STEPS[messages.STEPS.index(step) + 1 :], AWAIT_LOADER)
+    later = (*messages.following(step), AWAIT_TILES, messages.MERGE_TILES, AWAIT_LOADER)
     begun = insist(
         lambda: here.ledger.begin(
             message.order_id, message.token, step, runner, lease_s=here.settings.lease_s, later=later
@@ -76,7 +88,7 @@ def _leased_step(task: Task, message: Message, work: Work) -> Document:
     if begun.start is Start.DONE and begun.message is not None:
         return begun.message
     if begun.start is not Start.RUN:
-        raise _left(f"order {message.order_id}: {step} is {begun.start.value}")
+        raise left(f"order {message.order_id}: {step} is {begun.start.value}")
     trace = StepTrace(
         traces=here.traces,
         order_id=message.order_id,
@@ -100,18 +112,20 @@ def _leased_step(task: Task, message: Message, work: Work) -> Document:
             attempt.check()
         except AttemptEnded as ended:
             _given_up(here, message, attempt, step, ended)
-            raise _left(str(ended)) from ended
+            raise left(str(ended)) from ended
         except DynsvcError as error:
-            _fail(here, message, error.headline, str(error), _details(error))
+            fail(here, message, error.headline, str(error), error_details(error))
             raise
         except Exception as error:
             # A bug of ours, or of a library. The order must not wait for a lease to run out because of it.
             log.exception("step failed unexpectedly")
             text = f"InternalError: {type(error).__name__}: {error}"
-            _fail(here, message, text, text, traceback.format_exc())
+            fail(here, message, text, text, traceback.format_exc())
             raise
         if isinstance(grown, Receipt):
             return _delivered(here, message, runner, grown)
+        if step == messages.RUN_ALGORITHM and grown.tiles is not None:
+            _spread(here, grown, runner)
         return _hand_over(here, grown, runner, step)
 
 
@@ -142,7 +156,7 @@ def _given_up(here: Site, message: Message, attempt: RunningStep, step: str, end
     """Leave a step that has no effect: another worker's to do, or nobody's."""
     if attempt.overdue:
         error = OrderOverdue(message.order_id, step, here.settings.order_limit_s)
-        _fail(here, message, error.headline, str(error), "")
+        fail(here, message, error.headline, str(error), "")
     elif attempt.handed_back:
         log.info("step handed back")
         insist(lambda: here.ledger.hand_back(message.order_id, message.token, attempt.runner))
@@ -152,7 +166,7 @@ def _given_up(here: Site, message: Message, attempt: RunningStep, step: str, end
 
 
 def _hand_over(here: Site, grown: Message, runner: str, step: str) -> Document:
-    following = messages.STEPS[messages.STEPS.index(step) + 1]
+    following = messages.following(step)[0]
     document = grown.to_document()
     kept = insist(
         lambda: here.ledger.hand_over(
@@ -165,9 +179,30 @@ def _hand_over(here: Site, grown: Message, runner: str, step: str) -> Document:
         )
     )
     if not kept:
-        raise _left(f"order {grown.order_id}: another execution has taken over")
+        raise left(f"order {grown.order_id}: another execution has taken over")
     log.info("step done", seconds=grown.timings_s.get(step.removeprefix("dynsvc.")))
     return document
+
+
+def _spread(here: Site, grown: Message, runner: str) -> NoReturn:
+    """Have the tiles done, by this worker and all others; the chain ends here and goes on with the merge."""
+    plan, tiles = pipeline.planned(grown), grown.tiles
+    assert tiles is not None  # noqa: S101 - the caller has looked
+    begun = insist(
+        lambda: here.spread.begin(
+            grown.order_id,
+            grown.token,
+            runner,
+            message=grown.to_document(),
+            tiles=tiles.count,
+            device=plan.device,
+            wait_s=here.settings.resend_s,
+        )
+    )
+    if begun:
+        send_batches(here, grown.order_id, grown.token)
+        log.info("tiles begun", tiles=tiles.count)
+    raise left(f"order {grown.order_id}: its tiles are being done")
 
 
 def _delivered(here: Site, message: Message, runner: str, receipt: Receipt) -> Document:
@@ -196,11 +231,13 @@ def _delivered(here: Site, message: Message, runner: str, receipt: Receipt) -> D
     return document
 
 
-def _details(error: DynsvcError) -> str:
+def error_details(error: DynsvcError) -> str:
+    """Return what an error tells beside its sentence: the algorithm's last lines."""
     return error.last_lines if isinstance(error, AlgorithmFailed) else ""
 
 
-def _fail(here: Site, message: Message, headline: str, sentence: str, details: str) -> None:
+def fail(here: Site, message: Message, headline: str, sentence: str, details: str) -> None:
+    """End the attempt with an error."""
     text = f"{headline}\n{details}".rstrip()
     failed = insist(lambda: here.jobs.fail(message.order_id, message.token, text, message=sentence))
     insist(lambda: here.ledger.release(message.order_id, message.token))
@@ -241,6 +278,18 @@ def run_algorithm(self: Task, document: Document) -> Document:
     return _step(
         self, document, lambda here, message, attempt: pipeline.run_algorithm(message, here.ports, attempt)
     )
+
+
+@app.task(bind=True, name=messages.MERGE_TILES, throws=(DynsvcError,))
+def merge_tiles(self: Task, document: Document) -> Document:
+    """Merge the tiles of a slide."""
+    return _step(self, document, _merge_tiles)
+
+
+def _merge_tiles(here: Site, message: Message, attempt: RunningStep) -> Message:
+    state = here.spread.state(message.order_id)
+    holes, hosts = (state.holes, state.hosts) if state else ((), {})
+    return merging.merge_tiles(message, here.ports, attempt, holes=holes, hosts=hosts)
 
 
 @app.task(bind=True, name=messages.UPLOAD_ZIP, throws=(DynsvcError,))

@@ -3,5 +3,17 @@
 from __future__ import annotations
 
 from dynsvc.leases.ledger import AWAIT_LOADER, CANCELLED, Begun, Entry, Ledger, Start, Upload
+from dynsvc.leases.spread import AWAIT_TILES, Spread, SpreadState
 
-__all__ = ["AWAIT_LOADER", "CANCELLED", "Begun", "Entry", "Ledger", "Start", "Upload"]
+__all__ = [
+    "AWAIT_LOADER",
+    "AWAIT_TILES",
+    "CANCELLED",
+    "Begun",
+    "Entry",
+    "Ledger",
+    "Spread",
+    "SpreadState",
+    "Start",
+    "Upload",
+]

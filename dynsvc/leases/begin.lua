@@ -5,6 +5,7 @@ if step == ARGV[3] then
   if redis.call('HGET', record, 'runner') ~= '' then return {'busy', ''} end
   redis.call('HSET', record, 'runner', ARGV[4])
   lease(tonumber(ARGV[5]))
+  waits_no_more(id)
   return {'run', ''}
 end
 for i = 6, #ARGV do

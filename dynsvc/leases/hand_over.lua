@@ -6,5 +6,6 @@ if ARGV[7] ~= '' then
   redis.call('HSET', head .. 'loader', ARGV[7], id .. ' ' .. token)
   redis.call('PUBLISH', head .. 'wake', 'loader')
 end
+if ARGV[7] == '' then waits(id) end
 lease(tonumber(ARGV[6]))
 return 1

@@ -11,6 +11,7 @@ for i = 3, #ARGV, 4 do
     redis.call('DEL', record)
     redis.call('HSET', record, 'token', ARGV[i + 1], 'step', ARGV[i + 2], 'runner', '', 'sends', 1,
                'message', ARGV[i + 3], 'lease_ms', wait_ms)
+    waits(id)
     taken[#taken + 1] = id
     free = free - 1
   end

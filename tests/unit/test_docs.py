@@ -177,11 +177,17 @@ def test_every_error_that_the_docs_name_exists() -> None:
 def test_every_task_and_queue_is_described_and_no_other() -> None:
     page = "docs/reference/tasks-and-queues.md"
     tasks = {row[0].strip("`"): row[1] for row in rows(page, "Tasks") if row[0].startswith("`")}
-    assert list(tasks) == list(messages.STEPS)
+    assert list(tasks) == [
+        *messages.STEPS[:-1],
+        messages.RUN_TILES,
+        messages.MERGE_TILES,
+        messages.UPLOAD_ZIP,
+    ]
     queues = [row[0].strip("`") for row in rows(page, "Queues") if row[0].startswith("`")]
     assert queues == [messages.IO, messages.CPU, messages.GPU]
     for step, queue in tasks.items():
-        expected = {messages.CPU, messages.GPU} if step == messages.RUN_ALGORITHM else {messages.IO}
+        computes = step in (messages.RUN_ALGORITHM, messages.RUN_TILES)
+        expected = {messages.CPU, messages.GPU} if computes else {messages.IO}
         assert set(re.findall(r"`(\w+)`", queue)) == expected, step
 
 
@@ -191,7 +197,8 @@ def test_every_task_that_the_docs_name_exists() -> None:
     for page in PAGES:
         for span in code_spans(page.read_text(encoding="utf-8")):
             if re.fullmatch(r"dynsvc\.[a-z_]+", span) and not (ROOT / "dynsvc" / f"{span[7:]}.py").exists():
-                assert span in {*messages.STEPS, *others, *labels}, f"{page.relative_to(ROOT)}: {span}"
+                tasks = {*messages.STEPS, messages.RUN_TILES, messages.MERGE_TILES}
+                assert span in {*tasks, *others, *labels}, f"{page.relative_to(ROOT)}: {span}"
 
 
 def test_container_labels_are_described() -> None:

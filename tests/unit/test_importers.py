@@ -346,7 +346,7 @@ def test_a_wrong_socket_is_named_with_its_line(old: str, new: str, line: int | N
 
 def test_the_examples_in_the_reference_are_what_they_say() -> None:
     reference = Path(__file__).parents[2] / "docs" / "reference" / "descriptor.md"
-    _, adaptation, sockets = (
+    *_, adaptation, sockets = (
         block.partition("```")[0] for block in reference.read_text(encoding="utf-8").split("```toml\n")[1:]
     )
     assert read("slicer", XML, **tomllib.loads(adaptation)).command[0] == "python"
