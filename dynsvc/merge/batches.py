@@ -31,30 +31,31 @@ class Batch:
     @classmethod
     def inner(cls, part: Part) -> Batch:
         """Return what a part holds of objects that no other tile has to do with."""
-        keep = part.kind == Kind.INNER
-        rows = part.rows if keep.all() else [part.rows[number] for number in np.flatnonzero(keep).tolist()]
-        return cls._of(rows, part.outlines.taken(keep), part.centroids[keep], part.areas_px[keep])
+        inner = part.kind == Kind.INNER
+        every = cls(part.rows, part.outlines, part.centroids, part.areas_px)
+        every._cut(number for number in part.several if inner[number])
+        return every.taken(inner)
 
     @classmethod
     def settled(cls, found: Sequence[Settled]) -> Batch:
         """Return objects from the borders."""
-        batch = cls._of(
+        outlines = Outlines.joined([one.outline for one in found])
+        batch = cls(
             [one.row for one in found],
-            Outlines.joined([one.outline for one in found]),
+            outlines,
             np.array([(one.x, one.y) for one in found]).reshape(-1, 2),
             np.array([one.area_px for one in found]),
+            {number: one.rings for number, one in enumerate(found) if one.rings},
         )
-        batch.rings.update((number, one.rings) for number, one in enumerate(found) if one.rings)
+        batch._cut([number for number in outlines.several().tolist() if number not in batch.rings])
         return batch
 
-    @classmethod
-    def _of(cls, rows: list[str], outlines: Outlines, centroids: Doubles, areas: Doubles) -> Batch:
-        batch = cls(rows, outlines, centroids, areas)
-        for number in outlines.several().tolist():
-            rings = rings_of(outlines[number], float(areas[number]))
+    def _cut(self, numbers: Iterable[int]) -> None:
+        """Cut those outlines into their rings."""
+        for number in numbers:
+            rings = rings_of(self.outlines[number], float(self.areas_px[number]))
             if len(rings) > 1:
-                batch.rings[number] = rings
-        return batch
+                self.rings[number] = rings
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import uuid
 from collections.abc import Sequence
@@ -39,7 +40,8 @@ class GeoJson:
         self._collection.write(_BEGIN)
         self._first = True
         self._x, self._y = Words(scale, scale / 2, "[%.10g"), Words(scale, scale / 2, "%.10g]")
-        self._class = f'"objectType":"detection","classification":{{"name":"{label}","color":[0,255,255]}}'
+        name = json.dumps(label)
+        self._class = f'"objectType":"detection","classification":{{"name":{name},"color":[0,255,255]}}'
 
     def add(self, batch: Batch, columns: Sequence[str]) -> None:
         """Write objects."""

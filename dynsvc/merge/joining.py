@@ -169,7 +169,9 @@ class Borders:
                     self._compare(known, others.members[number])
 
     def _compare(self, one: _Known, other: _Known) -> None:
-        if one.group is other.group and Kind.CUT in (one.kind, other.kind):
+        if one.group is other.group and (
+            Kind.CUT in (one.kind, other.kind) or (other, one) in one.group.doubles
+        ):
             return
         common = _common(one.tile.whole, other.tile.whole)
         if common is None:

@@ -84,6 +84,8 @@ class Part:
     centroids: NDArray[np.float64]
     #: In pixels of the plane.
     areas_px: NDArray[np.float64]
+    #: Numbers of the objects whose outline may have several rings.
+    several: tuple[int, ...]
     #: The mask of the core: shape (height, width).
     core: NDArray[np.bool_]
 
@@ -152,6 +154,7 @@ def part_of(
         "columns": columns,
         "metadata": _metadata(files, outputs),
         "vertices": vertices.dtype.str,
+        "several": outlines.several().tolist(),
     }
     archive.build(
         path,
@@ -200,6 +203,7 @@ def read_part(path: Path) -> Part:
         kind=objects["kind"],
         centroids=np.stack([objects["x"], objects["y"]], axis=1),
         areas_px=objects["area_px"],
+        several=tuple(header["several"]),
         core=mask.reshape(core.height_px, core.width_px),
     )
 
