@@ -36,7 +36,7 @@ def _queue(name: str) -> Queue:
 broker_url = _settings.broker
 
 # The tasks live beside the runtimes they need; the bridge never imports them.
-imports = ("workers.tasks", "workers.tiles", "workers.lifecycle")
+imports = ("workers.tasks", "workers.tiles", "workers.lifecycle", "workers.drain")
 
 # Nothing but JSON is read from the broker: whoever can write to it must not be able to run code here.
 task_serializer = "json"

@@ -12,3 +12,5 @@ db = "/var/lib/dynsvc/flower/state"
 # A restart by the engine kills Flower after a while; what is younger than this would be lost.
 state_save_interval = 10_000
 max_tasks = 20_000
+# The arguments tell whose task it is: order, case, algorithm, region, attempt.
+tasks_columns = "name,state,args,received,runtime,worker"

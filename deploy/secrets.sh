@@ -6,7 +6,7 @@ folder=${1:-$(dirname "$0")/secrets}
 # Containers read the files as users of their own, so the folder keeps others out, not the files.
 mkdir -p "$folder"
 chmod 700 "$folder"
-for name in redis_password kue_password flower_password; do
+for name in redis_password kue_password flower_password grafana_password; do
   [ -s "$folder/$name" ] && continue
   od -An -N24 -tx1 /dev/urandom | tr -d ' \n' > "$folder/.$name"
   chmod 644 "$folder/.$name"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final, Literal
 
 from celery import Celery, chain
 from celery.signals import setup_logging
@@ -14,7 +14,10 @@ from dynsvc import messages
 from dynsvc.errors import PeerUnavailable
 from dynsvc.messages import shown
 
-__all__ = ["app", "broker_alive", "send", "send_batch"]
+__all__ = ["DRAIN", "app", "broker_alive", "drain", "send", "send_batch"]
+
+#: The workers' control command behind :func:`drain`.
+DRAIN: Final = "dynsvc_drain"
 
 # Who sends decides what follows a failure; here a short repetition bridges a lost connection.
 _PATIENCE = {"max_retries": 1, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.2}
@@ -98,3 +101,45 @@ def send_batch(batch: messages.Batch) -> None:
         app.signature(messages.RUN_TILES, args=(batch.to_document(),)).apply_async(
             retry=True, retry_policy=_PATIENCE
         )
+
+
+def drain(host: str, action: Literal["begin", "end", "look"], timeout_s: float = 2.0) -> dict[str, int]:
+    """Have the workers of *host* take no new step, or take them again.
+
+    Parameters
+    ----------
+    host
+        Their ``DYNSVC_HOST``, or the name of one worker.
+    action
+        ``look`` changes nothing.
+    timeout_s
+        How long answers are waited for; all of it, as nobody knows how many come.
+
+    Returns
+    -------
+    dict
+        Name of each worker of the host that answered -> number of steps that it still has.
+
+    Raises
+    ------
+    PeerUnavailable
+        The broker does not answer (transient).
+    """
+    address = broker_alive(timeout_s)
+    with app.connection_for_write(connect_timeout=timeout_s) as connection:
+        try:
+            answers = app.control.broadcast(
+                DRAIN,
+                arguments={"host": host, "action": action},
+                reply=True,
+                timeout=timeout_s,
+                connection=connection,
+            )
+        except (OperationalError, *connection.connection_errors) as error:
+            raise PeerUnavailable(f"broker {address}", str(error)) from error
+    told = {name: answer for each in answers or () for name, answer in each.items()}
+    return {
+        name: int(answer["steps"])
+        for name, answer in told.items()
+        if isinstance(answer, dict) and "steps" in answer
+    }

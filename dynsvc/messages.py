@@ -174,14 +174,13 @@ def shown(args: Sequence[Any] | None) -> str:
     document = args[0] if args else None
     if not isinstance(document, dict) or "order_id" not in document:
         return "()"
-    facts = {"order_id": document["order_id"]}
+    words = [f"order {document['order_id']}"]
     if plan := document.get("plan"):
-        order, region = plan["order"], Region.model_validate(plan["region"])
-        facts["algorithm"] = f"{plan['algorithm']} {plan['algorithm_version']}"
-        facts["case"] = order["case_id"]
-        facts["region"] = str(region)
-    facts["attempt"] = document.get("token", "")
-    return f"({facts},)"
+        words += [plan["order"]["case_id"], f"{plan['algorithm']} {plan['algorithm_version']}"]
+        words.append(f"region {Region.model_validate(plan['region'])}")
+    if "batch" in document:
+        words.append(f"tiles {document['first']} to {document['last'] - 1}")
+    return f"({', '.join([*words, document.get('token', '')])})"
 
 
 class Batch(_Part):

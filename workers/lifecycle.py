@@ -13,6 +13,7 @@ from dynsvc.devices import gpus_present
 from dynsvc.errors import DynsvcError
 from dynsvc.status import StatusServer, serve
 from workers.attempts import hand_back_all
+from workers.drain import draining
 from workers.janitor import Janitor
 from workers.status import HostNumbers, Readiness
 from workers.tasks import site
@@ -31,7 +32,7 @@ _status: StatusServer | None = None
 def _begun(**_kwargs: Any) -> None:
     """Tell how it is from the begin, also while the broker is away."""
     global _readiness, _status  # noqa: PLW0603  (one worker is one process)
-    _readiness = Readiness(site())
+    _readiness = Readiness(site(), draining)
     metrics.describe("worker", site().settings.host)
     metrics.REGISTRY.register(HostNumbers(site()))
     _status = serve(site().settings, metrics.REGISTRY, broken=lambda: (), unready=_readiness.unready)

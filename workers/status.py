@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from typing import Any, Protocol, runtime_checkable
 
@@ -114,8 +114,8 @@ def _containers(pool: Pool[Any] | None) -> Iterable[Metric]:
 class Readiness:
     """Whether this worker takes steps. Celery's signals tell it what happens."""
 
-    def __init__(self, site: Site) -> None:
-        self._site = site
+    def __init__(self, site: Site, draining: Callable[[], bool] = lambda: False) -> None:
+        self._site, self._draining = site, draining
         #: Celery's consumer, from the moment that it is ready.
         self.consumer: Any = None
         self.stopping = False
@@ -130,6 +130,8 @@ class Readiness:
             problems.append("the connection to the broker is lost")
         if self.stopping:
             problems.append("the worker stops")
+        if self._draining():
+            problems.append("the worker drains")
         try:
             self._site.ledger.in_flight()
         except DynsvcError as error:

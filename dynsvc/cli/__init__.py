@@ -21,6 +21,7 @@ COMMANDS: Final = {
     "cancel": ("cancel", "Stop an order and remove it from Kue."),
     "run": ("run", "Run an order in this process, without broker, bridge or worker."),
     "algorithms": ("algorithms", "List the algorithms of this installation."),
+    "drain": ("drain", "Have a host's workers finish their steps and take no new ones."),
     "check": ("check", "Print what is configured and test every peer."),
 }
 

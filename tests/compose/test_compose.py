@@ -49,7 +49,7 @@ def four_tasks(stack: Stack, order: int) -> list[str]:
     return sorted(
         task["name"]
         for task in tasks
-        if task["state"] == "SUCCESS" and f"'order_id': '{order}'" in (task["args"] or "")
+        if task["state"] == "SUCCESS" and (task["args"] or "").startswith(f"(order {order}, ")
     )
 
 
@@ -299,6 +299,28 @@ def test_three_workers_all_take_part(stack: Stack, first_order: dict[str, Any]) 
     eventually(busy, "work for all three workers")
 
 
+def test_prometheus_scrapes_every_bridge_and_worker(stack: Stack, first_order: dict[str, Any]) -> None:
+    stack.compose("--profile", "metrics", "up", "--detach", "--no-recreate", "--no-deps", "prometheus")
+    url = stack.url("prometheus", 9090)
+
+    def up() -> dict[str, str]:
+        try:
+            found = stack.ask(
+                f"{url}/api/v1/query?query=up*on(instance)group_left(role)dynsvc_process_info", None
+            )
+        except OSError:
+            return {}
+        vector = found.json().get("data", {}).get("result", ())
+        return {
+            each["metric"]["instance"]: each["metric"]["role"] for each in vector if each["value"][1] == "1"
+        }
+
+    eventually(lambda: sorted(up().values()) == ["bridge", "worker", "worker", "worker"], "all four targets")
+    rules = stack.ask(f"{url}/api/v1/rules", None).json()["data"]["groups"][0]["rules"]
+    eventually(lambda: [rule for rule in rules if rule["health"] != "ok"] == [] or None, "the rules", 5)
+    stack.compose("--profile", "metrics", "rm", "--force", "--stop", "prometheus")
+
+
 def test_every_container_becomes_healthy_and_none_has_restarted(
     stack: Stack, first_order: dict[str, Any]
 ) -> None:
@@ -358,7 +380,7 @@ def test_orders_outlive_the_containers(stack: Stack, first_order: dict[str, Any]
 
 # The last one: the stack is gone afterwards.
 def test_down_leaves_nothing(stack: Stack) -> None:
-    stack.compose("down", "--volumes", "--timeout", "60")
+    stack.compose("--profile", "metrics", "down", "--volumes", "--timeout", "60")
     label = {"label": f"com.docker.compose.project={stack.project}"}
     assert stack.containers() == []
     assert engine().networks(filters=label) == []

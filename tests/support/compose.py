@@ -23,6 +23,7 @@ __all__ = ["ROOT", "Stack", "docker", "eventually", "provide_base_images", "runn
 ROOT = Path(__file__).resolve().parents[2]
 T = TypeVar("T")
 BUILD_S, START_S, PULL_S = 600.0, 120.0, 60.0
+PROMETHEUS = "prom/prometheus:v2.55.1"
 _REDIS = f"""\
 FROM {BASE_IMAGE}
 RUN groupadd -r -g 999 redis && useradd -r -g redis -u 999 redis \\
@@ -32,6 +33,12 @@ RUN groupadd -r -g 999 redis && useradd -r -g redis -u 999 redis \\
 WORKDIR /data
 VOLUME /data
 CMD ["redis-server"]
+"""
+_PROMETHEUS = f"""\
+FROM {BASE_IMAGE}
+RUN apt-get update -qq \\
+ && apt-get install -y -qq --no-install-recommends prometheus >/dev/null \\
+ && mkdir -p /prometheus && chown nobody: /prometheus
 """
 _NODE = f"""\
 FROM {BASE_IMAGE}
@@ -79,6 +86,8 @@ def provide_base_images() -> None:
         docker("tag", BASE_IMAGE, "debian:bookworm-slim")
     if not _present("redis:7.2-bookworm"):
         _build("redis:7.2-bookworm", _REDIS)
+    if not _present(PROMETHEUS):
+        _build(PROMETHEUS, _PROMETHEUS)
     if not _present("node:20-slim"):
         node, npm = shutil.which("node"), shutil.which("npm")
         if node is None or npm is None:
@@ -117,6 +126,7 @@ class Stack:
             # The engine chooses free ports.
             "KUE_PORT": "0",
             "FLOWER_PORT": "0",
+            "PROMETHEUS_PORT": "0",
             "SECRETS": str(secrets),
             "VERSION": "test",
             "COMMIT": commit,
@@ -201,5 +211,5 @@ def running_stack(commit: str) -> Iterator[Stack]:
             assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:] + stack.logs()
             yield stack
         finally:
-            stack.compose("down", "--volumes", "--timeout", "20")
+            stack.compose("--profile", "metrics", "down", "--volumes", "--timeout", "20")
             stack.close()
