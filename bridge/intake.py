@@ -14,6 +14,7 @@ from dynsvc.kue import JobStore
 from dynsvc.leases import Ledger
 from dynsvc.messages import FETCH_ORDER, TOKEN_PREFIX, Message
 from dynsvc.settings import Settings
+from dynsvc.tracing import span
 
 __all__ = ["Intake", "Send"]
 
@@ -57,7 +58,9 @@ class Intake:
         for position, order_id in enumerate(taken):
             message = offered[order_id]
             try:
-                self._send(FETCH_ORDER, message.to_document())
+                facts = {"order_id": order_id, "job_type": message.job_type}
+                with span("order", message.token, facts, root=True):
+                    self._send(FETCH_ORDER, message.to_document())
             except PeerUnavailable:
                 # Not sent is not in flight: another bridge may have a broker.
                 for unsent in taken[position:]:

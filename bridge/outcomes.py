@@ -10,6 +10,7 @@ from dynsvc.kue import Outcome
 from dynsvc.leases import AWAIT_LOADER
 from dynsvc.messages import Message
 from dynsvc.site import Site, summary
+from dynsvc.tracing import span
 
 __all__ = ["Outcomes"]
 
@@ -51,6 +52,10 @@ class Outcomes:
             self._failed(order_id, token, loader_job_id, outcome)
 
     def _complete(self, order_id: str, token: str, loader_job_id: str) -> None:
+        with span("complete", token, {"order_id": order_id, "loader_job_id": loader_job_id}):
+            self._completed(order_id, token, loader_job_id)
+
+    def _completed(self, order_id: str, token: str, loader_job_id: str) -> None:
         document = self._site.ledger.message(order_id, token)
         place = f"loader job {loader_job_id}"
         message = Message.from_document(document) if document else None

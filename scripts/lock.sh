@@ -16,7 +16,7 @@ for extra in demo dev; do
   lock "$extra" pyproject.toml requirements/build.in --extra "$extra"
 done
 # The images: what the service needs and no more; what builds it stays out of them.
-lock service pyproject.toml --extra s3
+lock service pyproject.toml --extra s3 --extra tracing
 lock build requirements/build.in
 lock slide requirements/slide.in
 # With the versions of dev: both go into one environment.

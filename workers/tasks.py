@@ -27,6 +27,7 @@ from dynsvc.messages import Message
 from dynsvc.sinks import Receipt
 from dynsvc.site import Site, summary
 from dynsvc.traces import StepTrace
+from dynsvc.tracing import span
 from dynsvc.wholeslide import merging
 from workers.attempts import RunningStep, insist
 from workers.batches import send_batches
@@ -100,6 +101,7 @@ def _leased_step(task: Task, message: Message, work: Work) -> Document:
         RunningStep(
             here.jobs, here.ledger, message, runner, lease_s=here.settings.lease_s, trace=trace
         ) as attempt,
+        span(trace.step, message.token, _known(message)),
         _traced(trace),
     ):
         log.info("step begun")
@@ -127,6 +129,10 @@ def _leased_step(task: Task, message: Message, work: Work) -> Document:
         if step == messages.RUN_ALGORITHM and grown.tiles is not None:
             _spread(here, grown, runner)
         return _hand_over(here, grown, runner, step)
+
+
+def _known(message: Message) -> dict[str, str | None]:
+    return {"order_id": message.order_id, "algorithm": message.algorithm, "host": site().settings.host}
 
 
 @contextmanager
