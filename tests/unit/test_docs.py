@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+import subprocess
+import textwrap
 import tomllib
 import typing
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from dynsvc import errors, messages
 from dynsvc.cli import COMMANDS
+from dynsvc.cli import main as click_main
 from dynsvc.settings import PREFIX, Settings
 from dynsvc.site import summary
 
@@ -33,6 +39,23 @@ FOLDERS = (
     "tests/",
     "workers/",
 )
+
+
+def page_name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def options_of(name: str) -> set[str]:
+    """The options of a command of ours, and of its subcommands."""
+    command = click_main.get_command(click.Context(click_main), name)
+    todo, found = [command], {"--help"}
+    while todo:
+        each = todo.pop()
+        todo += list(getattr(each, "commands", {}).values())
+        found |= {
+            option for parameter in each.params for option in (*parameter.opts, *parameter.secondary_opts)
+        }
+    return found
 
 
 def text_of(page: str) -> str:
@@ -258,6 +281,68 @@ def test_every_command_that_the_docs_use_exists() -> None:
         for line in used:
             if match := re.match(r"(?:[A-Z_]+=\S+ )*dynsvc ([a-z]+)", line):
                 assert match[1] in COMMANDS, f"{page.relative_to(ROOT)}: {line}"
+
+
+def shell_blocks(page: Path) -> list[str]:
+    text = page.read_text(encoding="utf-8")
+    return [textwrap.dedent(body) for body in re.findall(r"(?ms)^\s*```(?:sh|bash)\n(.*?)^\s*```", text)]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if shell_blocks(page)], ids=page_name)
+def test_commands_of_a_page_are_shell(page: Path) -> None:
+    for block in shell_blocks(page):
+        done = subprocess.run(["bash", "-n"], input=block, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{block}\n{done.stderr}"
+
+
+def test_what_compose_commands_name_exists() -> None:
+    files = ("docker-compose.yml", "deploy/worker-host.yml", "deploy/redis-tls.yml")
+    composed = "\n".join(text_of(name) for name in files)
+    profiles = set(re.findall(r"profiles: \[(\w+)\]", composed))
+    services = set(re.findall(r"(?m)^  ([a-z-]+):$", composed))
+    seen = 0
+    for page in PAGES:
+        for block in shell_blocks(page):
+            for line in block.replace("\\\n", " ").splitlines():
+                match = re.search(r"docker compose (.*?)(?:#|\||$)", line)
+                if match is None:
+                    continue
+                seen += 1
+                words = match[1].split()
+                for name, value in itertools.pairwise(words):
+                    assert name != "--profile" or value in profiles, line
+                    assert name != "-f" or value in files, line
+                    assert name != "exec" or value in services, line
+    assert seen > 5
+
+
+COMMANDS_OF_OTHERS = {
+    # celery -A dynsvc ...: the first word that is no option.
+    "worker": "celery.bin.worker",
+    "flower": "flower.command",
+    "inspect": "celery.bin.control",
+}
+
+
+def test_celery_commands_exist() -> None:
+    for page in PAGES:
+        for block in shell_blocks(page):
+            for word in re.findall(r"celery -A dynsvc (\w+)", block):
+                assert find_spec(COMMANDS_OF_OTHERS[word]) is not None
+
+
+OPTIONS = {name: options_of(name) for name in COMMANDS}
+
+
+def test_every_option_of_ours_that_the_docs_use_exists() -> None:
+    for page in PAGES:
+        for block in shell_blocks(page):
+            for line in block.replace("\\\n", " ").splitlines():
+                match = re.search(r"(?:^|\s)dynsvc ([a-z]+)(.*?)(?:#|\||;|$)", line)
+                if match is None or match[1] not in COMMANDS:
+                    continue
+                for option in re.findall(r"\s(--[a-z][a-z-]*)", match[2]):
+                    assert option in OPTIONS[match[1]], f"{page.relative_to(ROOT)}: {line}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
