@@ -104,7 +104,7 @@ def of_slide(
         "mode": algorithm.mode,
         "tiles_by_host": dict(sorted(hosts.items())),
     }
-    return document(known, summary, run, tiles.executed or "")
+    return document(known, summary, run, tiles.executed or f"program {algorithm.command[0]}")
 
 
 def facts(algorithm: Algorithm, plan: Plan, fetched: Input, run: Run, seen: Seen) -> dict[str, Any]:

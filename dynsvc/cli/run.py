@@ -21,6 +21,7 @@ from dynsvc.logs import configure
 from dynsvc.messages import Message
 from dynsvc.settings import Settings
 from dynsvc.site import ports
+from dynsvc.wholeslide.alone import do_tiles
 
 __all__ = ["command"]
 
@@ -86,6 +87,8 @@ def command(order_file: Path, job_type: str | None, output: Path, upload: bool) 
         message = pipeline.fetch_order(message, json.dumps(document.data), site, attempt)
         message = pipeline.fetch_roi(message, site, attempt)
         message = pipeline.run_algorithm(message, site, attempt)
+        if message.tiles is not None:
+            message = do_tiles(message, site, attempt)
         assert message.result  # noqa: S101 - run_algorithm raised otherwise
         output.parent.mkdir(parents=True, exist_ok=True)
         site.artifacts.get(message.result.archive, output)

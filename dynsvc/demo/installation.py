@@ -89,6 +89,8 @@ class Installation:
             "DYNSVC_SCRATCH": str(self._work / "scratch"),
             "DYNSVC_DEFAULT_ALGORITHM": self._algorithm,
             "DYNSVC_POLL_S": "0.2",
+            # The page shows one picture.
+            "DYNSVC_ONE_PIECE_PX": "150000000",
         }
         if folder := os.environ.get("DYNSVC_ALGORITHMS"):
             ours["DYNSVC_ALGORITHMS"] = str(Path(folder).resolve())

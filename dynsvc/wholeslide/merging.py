@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dynsvc import archive, provenance
+from dynsvc.algorithms import Algorithm
 from dynsvc.errors import ArtifactMissing, OutputMissing
 from dynsvc.merge import Wanted, merge
 from dynsvc.messages import Message, Result
@@ -77,11 +78,16 @@ def merge_tiles(
     result = Result(
         archive=stored,
         objects=objects,
-        executed=tiles.executed or "",
+        executed=tiles.executed or f"program {_algorithm(message, ports).command[0]}",
         host=ports.settings.host,
         cached=False,
     )
     return message.model_copy(update={"result": result, "timings_s": timed(message, "merge_tiles", began)})
+
+
+def _algorithm(message: Message, ports: Ports) -> Algorithm:
+    plan = planned(message)
+    return ports.catalog.choose(plan.algorithm, "", plan.order.job_id)
 
 
 def _parts(message: Message, ports: Ports, tiles: Collection[Tile], folder: Path) -> Iterator[Path]:
@@ -102,7 +108,7 @@ def _provenance(
 ) -> bytes:
     plan, tiles = planned(message), message.tiles
     assert tiles is not None and plan.grid is not None  # noqa: S101, PT018 - the caller has looked
-    algorithm = ports.catalog.choose(plan.algorithm, "", plan.order.job_id)
+    algorithm = _algorithm(message, ports)
     return provenance.of_slide(
         message, algorithm, plan, tiles, host=ports.settings.host, summary=summary, hosts=hosts
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from dynsvc.algorithms import Algorithm
+from dynsvc.artifacts import ArtifactStore
 from dynsvc.errors import AlgorithmUnavailable, InvalidOrder
 from dynsvc.execution import Owner, execute
 from dynsvc.inputs import place
@@ -24,7 +25,7 @@ from dynsvc.tiles import Grid, Tile
 from dynsvc.wholeslide.pixels import picture_of
 from dynsvc.wholeslide.survey import identity_of
 
-__all__ = ["TileWork", "part_key", "tiles_of"]
+__all__ = ["TileWork", "listed_tiles", "part_key", "tiles_of"]
 
 
 def part_key(tiles: Tiles, tile: Tile) -> str:
@@ -44,11 +45,18 @@ def _numbers(text: str) -> list[list[int]]:
 
 def tiles_of(message: Message, ports: Ports, first: int = 0, last: int | None = None) -> list[Tile]:
     """Return the tiles of an order in their order, or those of the numbers from *first* to before *last*."""
+    return listed_tiles(message, ports.artifacts, first, last)
+
+
+def listed_tiles(
+    message: Message, artifacts: ArtifactStore, first: int = 0, last: int | None = None
+) -> list[Tile]:
+    """Do the same with the store alone."""
     plan, tiles = planned(message), message.tiles
     if tiles is None or plan.grid is None:
         raise InvalidOrder(message.order_id, "tiles", None, "a message whose tiles were planned")
     with tempfile.TemporaryDirectory(prefix="dynsvc-tiles-") as folder:
-        path = ports.artifacts.get(tiles.listing, Path(folder, "tiles.json"))
+        path = artifacts.get(tiles.listing, Path(folder, "tiles.json"))
         return [plan.grid.tile(column, row) for column, row in _numbers(path.read_text())[first:last]]
 
 

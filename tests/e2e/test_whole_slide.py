@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
+import subprocess
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -209,3 +212,46 @@ def test_a_worker_that_is_killed_within_a_batch(site: Hospital) -> None:
     job = site.jobs.read(order_id)
     assert job is not None
     assert (job.attempts_made, len(site.uploads())) == (1, 1)
+
+
+def test_what_is_done_of_a_slide_is_shown_while_it_runs(site: Hospital) -> None:
+    env = spots.install(site, tile_px=96)
+    site.start_worker("-c", "1", **env)
+    site.start_bridge()
+    (site.folder / "spots" / "seconds").write_text("0.05")
+    order_id = site.kue.post_job("analysisJob", order(FULL))
+    page = site.folder / "page.html"
+    dynsvc = str(Path(sys.executable).with_name("dynsvc"))
+    watch = site.start("watch", [dynsvc, "watch", order_id, "--open", "--page", str(page)], BROWSER="true")
+
+    def tiles_shown() -> int:
+        found = (
+            re.search(r"(\d+) of \d+ tiles done, (\d+) objects", page.read_text()) if page.exists() else None
+        )
+        return int(found[1]) if found and int(found[2]) else 0
+
+    first = eventually(tiles_shown, what="a page with tiles and objects")
+    assert 'http-equiv="refresh"' in page.read_text()
+    eventually(lambda: tiles_shown() > first, what="the page grows")
+    job = site.jobs.read(order_id)
+    assert job is not None
+    assert job.is_running
+    (site.folder / "spots" / "seconds").unlink()
+    complete(site, order_id)
+    assert watch.process.wait(30) == 0
+    assert "The order is complete." in page.read_text()
+    assert 'http-equiv="refresh"' not in page.read_text()
+
+
+def test_a_slide_in_one_process(site: Hospital) -> None:
+    env = {**site.env, **spots.install(site), "DYNSVC_RUNTIME": "process"}
+    document = site.folder / "order.json"
+    document.write_text(json.dumps({"type": "analysisJob", "data": order(FULL)}))
+    output = site.folder / "alone.zip"
+    argv = [str(Path(sys.executable).with_name("dynsvc")), "run", str(document), "--output", str(output)]
+    ended = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=90, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert len(spots.rows(output)) == spots.expected()
+    with zipfile.ZipFile(output) as archive:
+        names = archive.namelist()
+    assert sum(name.endswith("-seg.ome.tif") for name in names) == 1
