@@ -35,6 +35,7 @@ __all__ = [
     "run_done",
     "step",
     "step_ended",
+    "tile_ended",
     "worker_lost",
 ]
 
@@ -95,6 +96,12 @@ _RUN_WAIT = Histogram(
     "Time that a run waited until it fitted into the host.",
     ["algorithm", "device"],
     buckets=_SHORT_S,
+    registry=REGISTRY,
+)
+_TILES = Counter(
+    "dynsvc_tiles_total",
+    "Tiles of whole slides and large regions: done, kept (found done) or failed (each try).",
+    ["algorithm", "outcome"],
     registry=REGISTRY,
 )
 _CACHE = Counter(
@@ -176,6 +183,11 @@ def message_resent(task: str) -> None:
 def worker_lost(task: str) -> None:
     """Note that the worker that ran *task* gave no sign of life."""
     _LOST.labels(_step_name(task)).inc()
+
+
+def tile_ended(algorithm: str | None, outcome: str) -> None:
+    """Note the end of one try of a tile: ``done``, ``kept`` or ``failed``."""
+    _TILES.labels(algorithm or "", outcome).inc()
 
 
 def retried(error: BaseException) -> None:

@@ -15,7 +15,7 @@ import structlog
 from celery import Task
 from pydantic import ValidationError
 
-from dynsvc import messages, pipeline
+from dynsvc import messages, metrics, pipeline
 from dynsvc.celery import app
 from dynsvc.errors import AttemptEnded, DynsvcError, OrderOverdue
 from dynsvc.leases import Start
@@ -26,6 +26,7 @@ from dynsvc.slides import Picture
 from dynsvc.steps import ALGORITHM_FROM, ALGORITHM_TO, workspace
 from dynsvc.tiles import Tile
 from dynsvc.traces import StepTrace
+from dynsvc.tracing import span
 from dynsvc.wholeslide.tilework import TileWork, tiles_of
 from workers.attempts import RunningStep, insist
 from workers.batches import send_batches, settle
@@ -50,7 +51,10 @@ def run_tiles(self: Task, document: dict[str, Any]) -> None:
     with structlog.contextvars.bound_contextvars(
         order_id=batch.order_id, attempt=batch.token, step=messages.RUN_TILES, batch=batch.batch
     ):
-        _run(site(), batch, f"{site().settings.host}:{self.request.id}:{uuid.uuid4().hex[:8]}")
+        runner = f"{site().settings.host}:{self.request.id}:{uuid.uuid4().hex[:8]}"
+        facts = {"order_id": batch.order_id, "tiles": f"{batch.first} to {batch.last - 1}"}
+        with metrics.step("run_tiles"), span("run_tiles", batch.token, facts):
+            _run(site(), batch, runner)
 
 
 def _run(here: Site, batch: Batch, runner: str) -> None:
@@ -190,6 +194,7 @@ class _Work:
         progress = insist(lambda: here.spread.tile_done(batch, number, here.settings.host, took_s))
         if progress is None:
             raise AttemptEnded(batch.order_id, "its tiles are no longer wanted")
+        metrics.tile_ended(self._message.algorithm, "done" if computed else "kept")
         self._report(progress)
 
     def _failed(self, work: TileWork, tile: Tile, number: int, error: DynsvcError) -> None:
@@ -200,6 +205,7 @@ class _Work:
                 batch.order_id, batch.token, number, tries=tiling.tries, hole=hole
             )
         )
+        metrics.tile_ended(self._message.algorithm, "failed")
         log.warning("tile failed", tile=str(tile), error=error.headline, verdict=verdict)
         if verdict == "failed":
             raise error
