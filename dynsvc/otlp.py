@@ -15,8 +15,10 @@ from opentelemetry.trace import (
     NonRecordingSpan,
     SpanContext,
     SpanKind,
+    StatusCode,
     TraceFlags,
     set_span_in_context,
+    use_span,
 )
 
 __all__ = ["AttemptTracer"]
@@ -48,7 +50,15 @@ class AttemptTracer:
         self._tracer = provider.get_tracer("dynsvc", version)
 
     @contextmanager
-    def of(self, trace: str, name: str, facts: Mapping[str, str | None], *, root: bool) -> Iterator[None]:
+    def of(
+        self,
+        trace: str,
+        name: str,
+        facts: Mapping[str, str | None],
+        *,
+        root: bool,
+        no_error: tuple[type[BaseException], ...],
+    ) -> Iterator[None]:
         """Have a span of the trace with this id, 32 hexadecimal digits, while the block runs."""
         trace_id, root_id = int(trace, 16), int(trace[:16], 16) or 1
         context = None
@@ -67,5 +77,12 @@ class AttemptTracer:
             )
         finally:
             self._ids.root.__dict__.clear()
-        with started:
-            yield
+        with use_span(started, end_on_exit=True, record_exception=False, set_status_on_exception=False):
+            try:
+                yield
+            except no_error:
+                raise
+            except BaseException as error:
+                started.record_exception(error)
+                started.set_status(StatusCode.ERROR, f"{type(error).__name__}: {error}")
+                raise

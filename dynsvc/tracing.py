@@ -27,7 +27,14 @@ _TOKEN: Final = re.compile(r"dynsvc:([0-9a-f]{32})")
 
 
 @contextmanager
-def span(name: str, token: str, facts: Mapping[str, str | None], *, root: bool = False) -> Iterator[None]:
+def span(
+    name: str,
+    token: str,
+    facts: Mapping[str, str | None],
+    *,
+    root: bool = False,
+    no_error: tuple[type[BaseException], ...] = (),
+) -> Iterator[None]:
     """Have a span of the attempt's trace while the block runs; what leaves the block is its error.
 
     Parameters
@@ -40,13 +47,15 @@ def span(name: str, token: str, facts: Mapping[str, str | None], *, root: bool =
         What is known of the order; None is left out.
     root
         Whether this is the span that all others of the attempt belong to.
+    no_error
+        Exceptions that end a block well.
     """
     match = _TOKEN.fullmatch(token)
     tracer = _tracer() if match else None
     if match is None or tracer is None:
         yield
         return
-    with tracer.of(match[1], name, facts, root=root):
+    with tracer.of(match[1], name, facts, root=root, no_error=no_error):
         yield
 
 

@@ -101,7 +101,7 @@ def _leased_step(task: Task, message: Message, work: Work) -> Document:
         RunningStep(
             here.jobs, here.ledger, message, runner, lease_s=here.settings.lease_s, trace=trace
         ) as attempt,
-        span(trace.step, message.token, _known(message)),
+        span(trace.step, message.token, _known(message), no_error=(Ignore,)),
         _traced(trace),
     ):
         log.info("step begun")

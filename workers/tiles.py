@@ -13,6 +13,7 @@ from typing import Any
 
 import structlog
 from celery import Task
+from celery.exceptions import Ignore
 from pydantic import ValidationError
 
 from dynsvc import messages, metrics, pipeline
@@ -53,7 +54,7 @@ def run_tiles(self: Task, document: dict[str, Any]) -> None:
     ):
         runner = f"{site().settings.host}:{self.request.id}:{uuid.uuid4().hex[:8]}"
         facts = {"order_id": batch.order_id, "tiles": f"{batch.first} to {batch.last - 1}"}
-        with metrics.step("run_tiles"), span("run_tiles", batch.token, facts):
+        with metrics.step("run_tiles"), span("run_tiles", batch.token, facts, no_error=(Ignore,)):
             _run(site(), batch, runner)
 
 

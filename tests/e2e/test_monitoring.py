@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from dynsvc.messages import STEPS
 from tests.support.hospital import ROOT, Hospital, eventually
 from tests.support.orders import v4
 from tests.support.prometheus import Prometheus, programs, scraping
+from tests.support.rabbitmq import running_rabbitmq
 from tests.support.redis import free_port
 
 pytestmark = [pytest.mark.services]
@@ -129,6 +131,35 @@ def test_readiness_tells_that_redis_is_away_and_back(site: Hospital) -> None:
     site.redis.start()
     for port in (bridge_port, worker_port):
         eventually(lambda port=port: ask(port, "/readyz")[0] == 200, 40, "readiness again")
+
+
+def test_with_rabbitmq_queues_are_measured_and_hosts_drained(site: Hospital) -> None:
+    port = free_port()
+    with running_rabbitmq() as rabbitmq:
+        env = {"DYNSVC_BROKER_URL": rabbitmq.url, "DYNSVC_HOST": "host-a"}
+        site.install_copying_segmenter()
+        site.start_bridge(**env, DYNSVC_METRICS_PORT=str(port))
+        # Its own queue only: what is sent to cpu waits.
+        site.start_worker("-Q", "io", **env)
+        waits = order(site)
+        line = 'dynsvc_queue_messages{queue="cpu"} 1.0'
+        eventually(lambda: line in ask(port, "/metrics")[1], 30, "a message that waits")
+        text = ask(port, "/metrics")[1]
+        assert 'dynsvc_peer_up{peer="broker"} 1.0' in text
+        assert 'dynsvc_queue_messages{queue="gpu"} 0.0' in text, "no worker has made it yet"
+        drained = subprocess.run(
+            [str(Path(sys.executable).parent / "dynsvc"), "drain", "host-a", "--timeout", "20"],
+            env={**site.env, **env},
+            cwd=site.folder,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert (drained.returncode, drained.stderr) == (0, ""), drained
+        site.start_worker(**env)
+        site.wait_ended(waits)
+        assert site.kue.get(f"/job/{waits}")["state"] == "complete"
 
 
 @pytest.mark.parametrize(
