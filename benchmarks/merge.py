@@ -155,6 +155,12 @@ def measure(way: str, folder: Path, grid: Grid) -> dict[str, float]:
     }
 
 
+def ratios(one: dict[str, float], other: dict[str, float]) -> str:
+    """Return how many times as much *one* takes. On a busy machine the time of the CPU tells most."""
+    pairs = (("seconds", "time"), ("cpu_seconds", "time of the CPU"), ("peak_mib", "memory"))
+    return ", ".join(f"{one[key] / other[key]:.2f} x {word}" for key, word in pairs)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--tiles", type=int, default=100, help="tiles on a side of the larger plane")
@@ -193,16 +199,8 @@ def main() -> None:
         small, large = sides
         for way in WAYS:
             a, b = figures[way, small], figures[way, large]
-            more = b["objects"] / a["objects"]
-            print(
-                f"{way}: {more:.2f} x objects, {b['seconds'] / a['seconds']:.2f} x time, "
-                f"{b['peak_mib'] / a['peak_mib']:.2f} x memory"
-            )
-        a, b = figures["dynsvc", large], figures["strtree", large]
-        print(
-            f"strtree / dynsvc: {b['seconds'] / a['seconds']:.2f} x time, "
-            f"{b['peak_mib'] / a['peak_mib']:.2f} x memory"
-        )
+            print(f"{way}: {b['objects'] / a['objects']:.2f} x objects, {ratios(b, a)}")
+        print(f"strtree / dynsvc: {ratios(figures['strtree', large], figures['dynsvc', large])}")
 
 
 if __name__ == "__main__":
