@@ -76,6 +76,7 @@ def test_a_broker_that_is_emptied(site: Hospital, segmenter: Segmenter) -> None:
     assert len(segmenter.pids) == 5
 
 
+@pytest.mark.timeout(240)  # RabbitMQ starts twice
 def test_rabbitmq_carries_orders_is_killed_and_comes_back(site: Hospital, segmenter: Segmenter) -> None:
     segmenter.hold()
     with running_rabbitmq() as broker, Ends(site.redis) as ends:
