@@ -13,7 +13,8 @@ from dynsvc.settings import Settings
 _settings = Settings.load()
 
 
-# Redis counts priorities from 0, the most urgent, RabbitMQ the other way.
+# Redis counts priorities from 0, the most urgent, RabbitMQ the other way. A slide has thousands of tiles:
+# whoever waits for one region goes first (dynsvc/celery.py sends batches of tiles with the other priority).
 _on_redis = _settings.broker.startswith(("redis", "sentinel"))
 _URGENT, _PATIENT = (0, 9) if _on_redis else (9, 0)
 
@@ -21,8 +22,7 @@ _URGENT, _PATIENT = (0, 9) if _on_redis else (9, 0)
 def _route(name: str, args: Any, *_others: Any, **_more: Any) -> dict[str, Any]:
     """Send each step to its queue; the algorithm's device is known from the message that reaches it."""
     if name == messages.RUN_TILES:
-        # A slide has thousands of tiles. Whoever waits for one region goes first.
-        return {"queue": args[0]["device"], "priority": _PATIENT}
+        return {"queue": args[0]["device"]}
     if name != messages.RUN_ALGORITHM:
         return {"queue": messages.IO}
     plan = args[0].get("plan") if args and isinstance(args[0], dict) else None

@@ -19,6 +19,8 @@ __all__ = ["DRAIN", "app", "broker_alive", "drain", "send", "send_batch"]
 #: The workers' control command behind :func:`drain`.
 DRAIN: Final = "dynsvc_drain"
 
+#: Priorities go from 0 to this.
+_LARGEST_PRIORITY: Final = 9
 # Who sends decides what follows a failure; here a short repetition bridges a lost connection.
 _PATIENCE = {"max_retries": 1, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.2}
 
@@ -97,9 +99,11 @@ def send(step: str, document: dict[str, Any]) -> None:
 
 def send_batch(batch: messages.Batch) -> None:
     """Send a batch of tiles. Raises as :func:`send`."""
+    # The other end of the scale from that of single regions.
+    priority = _LARGEST_PRIORITY - app.conf.task_default_priority
     with _sending():
         app.signature(messages.RUN_TILES, args=(batch.to_document(),)).apply_async(
-            retry=True, retry_policy=_PATIENCE
+            retry=True, retry_policy=_PATIENCE, priority=priority
         )
 
 

@@ -42,6 +42,8 @@ __all__ = ["identity_of", "prepare"]
 #: Number of the parts' shape.
 _SCHEMA: Final = 1
 _FILE: Final = "survey.json"
+#: Side of a window that is surveyed, in pixels of the working plane.
+_WINDOW_PX: Final = 1024
 _SURVEY_BYTES: Final = 1 << 20
 
 
@@ -116,9 +118,13 @@ def identity_of(algorithm: Algorithm, message: Message, ports: Ports) -> str | N
 
 
 def _sample(ports: Ports, plan: Plan, tiles: Tiles, count: int, folder: Path) -> list[Tile]:
-    """Return tiles of the whole slide that have tissue, evenly spaced over them."""
-    grid, slide = plan.grid, plan.slide
-    assert grid is not None  # noqa: S101 - the caller has looked
+    """Return windows of the whole slide that have tissue, evenly spaced over them.
+
+    They are the same whatever the size of the tiles: so the survey is, and so are the objects.
+    """
+    slide = plan.slide
+    assert plan.grid is not None  # noqa: S101 - the caller has looked
+    grid = plan.grid.model_copy(update={"tile_px": _WINDOW_PX, "halo_px": 0})
     with Image.open(ports.artifacts.get(tiles.thumbnail, folder / "thumbnail.png")) as opened:
         mask = TissueMask.of(np.asarray(opened.convert("RGB")), tiles.thumbnail_scale)
     size = slide.width_px or 1, slide.height_px or 1
