@@ -195,7 +195,8 @@ def test_the_service_image_holds_what_is_locked_and_nothing_that_builds(stack: S
         "from importlib.metadata import distributions as d; print(*(x.name for x in d()))",
     ).split()
     assert {"dynsvc", "celery", "flower"} <= set(listed)
-    assert not {"pip", "setuptools", "hatchling", "opencv-python-headless", "scikit-image", "pytest"} & set(listed)
+    unwanted = {"pip", "setuptools", "hatchling", "opencv-python-headless", "scikit-image", "pytest"}
+    assert not unwanted & set(listed)
 
 
 def worker_container(source: str, **host: Any) -> dict[str, Any]:
