@@ -15,7 +15,6 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import quote, urlsplit
 
 from pydantic import (
     AliasChoices,
@@ -28,6 +27,7 @@ from pydantic import (
     field_validator,
 )
 
+from dynsvc.endpoints import Endpoint, Host, ImageServer, Port, RedisServer, Section
 from dynsvc.errors import SettingsInvalid
 
 __all__ = [
@@ -43,8 +43,6 @@ PREFIX = "DYNSVC_"
 #: Environment names with our prefix that are not settings of the service itself.
 _NOT_SETTINGS = frozenset({"DYNSVC_CONFIG"})
 
-Port = Annotated[int, Field(ge=1, le=65535)]
-
 
 def _words(value: object) -> object:
     return (
@@ -52,83 +50,17 @@ def _words(value: object) -> object:
     )
 
 
-def _without_scheme(value: object) -> object:
-    """Take ``http://host`` where a host name is wanted: sites wrote both into the original's file."""
-    if isinstance(value, str) and "://" in value:
-        return urlsplit(value).hostname or value
-    return value.strip() if isinstance(value, str) else value
-
-
-Host = Annotated[str, BeforeValidator(_without_scheme), Field(min_length=1)]
 Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
 
 
-class _Section(BaseModel):
-    # Unknown keys are kept out, not refused: config.json files in the field carry comments and leftovers.
-    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
-
-
-class RedisServer(_Section):
-    """A Redis server, as ``orders.redis`` and ``annotations.redis`` name it."""
-
-    host: Host = "127.0.0.1"
-    port: Port = 6379
-    db: int = Field(0, ge=0)
-    username: str | None = None
-    password: SecretStr | None = None
-    tls: bool = False
-    #: Read from the original's file and not needed: the channel follows from the key head.
-    channel: str = "q:events"
-
-    def url(self, *, db: int | None = None) -> str:
-        """Return the URL, password included: never print it."""
-        secret = self.password.get_secret_value() if self.password else ""
-        login = f"{quote(self.username or '', safe='')}:{quote(secret, safe='')}@" if secret else ""
-        scheme = "rediss" if self.tls else "redis"
-        return f"{scheme}://{login}{self.host}:{self.port}/{self.db if db is None else db}"
-
-    def __str__(self) -> str:
-        return f"{'rediss' if self.tls else 'redis'}://{self.host}:{self.port}/{self.db}"
-
-
-class Endpoint(_Section):
-    """An HTTP endpoint given as host, port and path."""
-
-    scheme: Literal["http", "https"] = "http"
-    host: Host
-    port: Port
-    path: str = "/"
-
-    @property
-    def url(self) -> str:
-        """The endpoint's URL, without any secret."""
-        return f"{self.scheme}://{self.host}:{self.port}/{self.path.lstrip('/')}"
-
-    def __str__(self) -> str:
-        return self.url
-
-
-class ImageServer(_Section):
-    """An IIIF image server; the scheme may be missing, as in the original's file."""
-
-    url: str = Field(min_length=1)
-    format: str = "JPEG"
-
-    @property
-    def base(self) -> str:
-        """The URL with a scheme and without a slash at its end."""
-        url = self.url.strip().rstrip("/")
-        return url if "://" in url else f"http://{url}"
-
-
-class Orders(_Section):
+class Orders(Section):
     """Where orders come from: Kue's Redis, and Kue's HTTP API."""
 
     redis: RedisServer = RedisServer()
     kue: Endpoint | None = None
 
 
-class Images(_Section):
+class Images(Section):
     """Where slides are found and read."""
 
     location: Endpoint | None = None
@@ -139,7 +71,7 @@ class Images(_Section):
     api_key: SecretStr | None = None
 
 
-class Annotations(_Section):
+class Annotations(Section):
     """Where results go: the loader's upload, and the loader's own Kue."""
 
     server: Endpoint | None = None
