@@ -68,7 +68,8 @@ class Run:
     gpu_ids: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     #: ``oneshot``: a process of its own for this run. ``shim``: the same command, in a container kept for it.
-    #: ``warm``: one message to a program that stays. A runtime without containers runs each as ``oneshot``.
+    #: ``warm``: one message to a program that stays. A runtime without containers runs ``shim`` as
+    #: ``oneshot``.
     mode: Literal["oneshot", "shim", "warm"] = "oneshot"
     #: Argument list of the program that stays, for ``warm``; *argv* still does the one run, without any pool.
     argv_warm: tuple[str, ...] = ()

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from typing import Any
 
 from dynsvc.runtime import Run, Seen
-from workers.runtimes.environment import environment, gpu_variables, program_name
+from workers.runtimes.environment import RUN_IDS, environment, gpu_variables, program_name
 
 __all__ = [
     "ATTEMPT_LABEL",
@@ -173,7 +173,7 @@ def kept_config(run: Run, *, lock: str, argv: tuple[str, ...], **options: Any) -
     own = {WORKER_LABEL, MANAGED_LABEL, GPU_LABEL}
     labels = {name: value for name, value in config["Labels"].items() if name in own}
     labels |= {ROLE_LABEL: "kept", LOCK_LABEL: lock, MEMORY_LABEL: str(run.limits.memory_mib)}
-    env = [word for word in config["Env"] if not word.startswith(("DYNSVC_ORDER=", "DYNSVC_ATTEMPT="))]
+    env = [word for word in config["Env"] if word.partition("=")[0] not in RUN_IDS]
     # What it prints is read while it runs; the engine's own copy would hold the messages of all runs.
     host = config["HostConfig"] | {"AutoRemove": True, "LogConfig": {"Type": "none", "Config": {}}}
     changed = {"Entrypoint": [argv[0]], "Cmd": list(argv[1:]), "Env": env, "Labels": labels}

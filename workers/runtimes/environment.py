@@ -5,7 +5,10 @@ from __future__ import annotations
 from dynsvc.errors import AlgorithmUnavailable, DeviceUnavailable
 from dynsvc.runtime import Run
 
-__all__ = ["environment", "gpu_variables", "program_name"]
+__all__ = ["RUN_IDS", "environment", "gpu_variables", "program_name"]
+
+#: Variables that name one run; what serves several has none of them.
+RUN_IDS = ("DYNSVC_ORDER", "DYNSVC_ATTEMPT")
 
 #: Libraries count the host's processors and start as many threads, whatever the run may use.
 _THREADS = (
@@ -26,8 +29,7 @@ def environment(run: Run, **own: str) -> dict[str, str]:
         **dict.fromkeys(_THREADS, threads),
         **own,
         **run.env,
-        "DYNSVC_ORDER": run.order_id,
-        "DYNSVC_ATTEMPT": run.attempt,
+        **dict(zip(RUN_IDS, (run.order_id, run.attempt), strict=True)),
     }
 
 

@@ -1,11 +1,12 @@
-"""Watches over one program: started by :mod:`workers.runtimes.process` as a process of its own.
+"""Watches over one program: started by :mod:`workers.runtimes.guarded` as a process of its own.
 
 It is the program's parent and the new parent of everything the program leaves behind, so it can end all of
 it; and it holds a pipe to the worker, so it notices when the worker is gone, even by SIGKILL. It enforces the
 limits itself, so they hold while the worker is stopped. Only the standard library's quick parts are imported:
 this file starts with each run.
 
-Standard input: one marshalled dictionary, then open until the worker wants the program gone.
+Standard input: one marshalled dictionary, then open until the worker wants the program gone. Each line that
+comes there later sets a new time limit, in seconds from then; ``inf`` for a program that waits for work.
 The pipe in the dictionary: ``started <pid>`` or ``failed <errno>``, ``ended <status> <reason> <seconds>``.
 """
 
@@ -22,22 +23,29 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__: list[str] = []
+__all__ = ["QUICK_SUM", "descendants", "kib"]
 
 _PR_SET_CHILD_SUBREAPER = 36
 _RLIMIT_CORE = 4
 _SIGKILL, _SIGPIPE, _SIGSTOP, _SIGXFSZ = 9, 13, 19, 25
+#: Memory of processes by their ``status``; pages that several share are counted for each.
+QUICK_SUM = ("RssAnon:", "RssShmem:")
 #: A program can grow by a few hundred MB within one look.
 _LOOK_S = 0.05
+#: One that waits for work does not grow.
+_LOOK_IDLE_S = 1.0
 #: Where the kernel cannot report the end of a process through a file descriptor.
 _LOOK_WITHOUT_PIDFD_S = 0.01
 _KILL_S = 10.0
+_NEVER = float("inf")
 
 
 def _main() -> None:
     order = marshal.load(sys.stdin.buffer)  # noqa: S302  (written by our own worker)
     pipe = order["pipe"]
-    os.set_inheritable(pipe, False)
+    for fd in (pipe, order["stdin"]):
+        if fd is not None:
+            os.set_inheritable(fd, False)
     libc = ctypes.CDLL(None)
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     libc.setrlimit(_RLIMIT_CORE, (ctypes.c_ulong * 2)(0, 0))
@@ -47,6 +55,8 @@ def _main() -> None:
         os.write(pipe, f"failed {error.errno}\n".encode())
         return
     begin = time.monotonic()
+    if order["stdin"] is not None:  # else the worker never sees that nobody reads it
+        os.close(order["stdin"])
     for fd in (1, 2):  # else the worker never sees the end of the output
         os.dup2(os.open(os.devnull, os.O_WRONLY), fd)
     reason, status = "itself", 0
@@ -68,6 +78,9 @@ def _main() -> None:
 
 def _start(order: dict[str, object]) -> int:
     own_score = _read("/proc/self/oom_score_adj")
+    stdin = (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)
+    if order["stdin"] is not None:
+        stdin = (os.POSIX_SPAWN_DUP2, order["stdin"], 0)  # type: ignore[assignment]
     # If the host runs out of memory, the kernel shall take the algorithm, not the worker or this process.
     _write("/proc/self/oom_score_adj", "900")
     try:
@@ -75,7 +88,7 @@ def _start(order: dict[str, object]) -> int:
             order["program"],  # type: ignore[arg-type]
             order["argv"],  # type: ignore[arg-type]
             order["env"],  # type: ignore[arg-type]
-            file_actions=[(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)],
+            file_actions=[stdin],
             setsid=True,
             setsigmask=(),
             setsigdef=(_SIGPIPE, _SIGXFSZ),
@@ -89,29 +102,32 @@ def _watch(program: int, order: dict[str, object], begin: float) -> tuple[str, i
     deadline = begin + float(order["timeout_s"])  # type: ignore[arg-type]
     poll = select.poll()
     poll.register(0, select.POLLIN)
-    look_s = _LOOK_S
+    busy_s, idle_s = _LOOK_S, _LOOK_IDLE_S
     try:
         pidfd = os.pidfd_open(program)
         poll.register(pidfd, select.POLLIN)
     except OSError:
-        look_s = _LOOK_WITHOUT_PIDFD_S
+        busy_s = idle_s = _LOOK_WITHOUT_PIDFD_S
     while True:
-        ready = poll.poll(look_s * 1000)
+        ready = poll.poll((busy_s if deadline < _NEVER else idle_s) * 1000)
         if (status := _reap(program)) is not None:
             return "itself", os.waitstatus_to_exitcode(status)
         if any(fd == 0 for fd, _ in ready):
-            return "owner", 0
+            lines = os.read(0, 4096).split()
+            if not lines:
+                return "owner", 0
+            deadline = time.monotonic() + float(lines[-1])
         if time.monotonic() >= deadline:
             return "time", 0
-        family = _descendants()
+        family = descendants(os.getpid())
         if len(family) > int(order["pids"]):  # type: ignore[call-overload]
             return "processes", 0
         limit_kib = int(order["memory_kib"])  # type: ignore[call-overload]
         # Pages that processes share are counted for each in the quick sum, so the exact one decides.
-        quick = _kib(family, "status", ("RssAnon:", "RssShmem:"))
+        quick = kib(family, "status", QUICK_SUM)
         if (
             quick > limit_kib
-            and (_kib(family, "smaps_rollup", ("Pss_Anon:", "Pss_Shmem:")) or quick) > limit_kib
+            and (kib(family, "smaps_rollup", ("Pss_Anon:", "Pss_Shmem:")) or quick) > limit_kib
         ):
             return "memory", 0
 
@@ -135,7 +151,7 @@ def _end_all(program: int) -> None:
     _kill(program, _SIGKILL, os.killpg)
     deadline = time.monotonic() + _KILL_S
     while time.monotonic() < deadline:
-        family = _descendants()
+        family = descendants(os.getpid())
         for signal in (_SIGSTOP, _SIGKILL):
             for pid in family:
                 _kill(pid, signal, os.kill)
@@ -154,10 +170,10 @@ def _kill(pid: int, signal: int, how: Callable[[int, int], None]) -> None:
         return
 
 
-def _descendants() -> list[int]:
-    """Return the ids of all processes below this one."""
+def descendants(ancestor: int) -> list[int]:
+    """Return the ids of all processes below one."""
     found: list[int] = []
-    parents = [os.getpid()]
+    parents = [ancestor]
     while parents:
         parent = parents.pop()
         try:
@@ -171,7 +187,7 @@ def _descendants() -> list[int]:
     return found
 
 
-def _kib(family: list[int], file: str, names: tuple[str, ...]) -> int:
+def kib(family: list[int], file: str, names: tuple[str, ...]) -> int:
     """Return the sum of the named lines of /proc/<pid>/<file> over all processes, in KiB."""
     total = 0
     for pid in family:

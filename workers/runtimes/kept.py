@@ -7,15 +7,14 @@ from collections.abc import Callable, Collection, Hashable
 from contextlib import ExitStack
 from pathlib import Path
 
-import structlog
-
 from dynsvc.errors import DynsvcError
 from dynsvc.runtime import Run, RunOutcome
-from workers.pool import Held, Pool, Unusable
+from workers.pool import Pool, Unusable
 from workers.runtimes.container import LOCK_LABEL, MEMORY_LABEL, kept_config
 from workers.runtimes.cpus import CpuSet
 from workers.runtimes.engine import Engine
 from workers.runtimes.output import Output
+from workers.runtimes.serving import MEMORY_PART, serve
 from workers.runtimes.shim import Shim, can_shim
 from workers.runtimes.slot import Place, Slot
 from workers.runtimes.stream import Stream
@@ -24,12 +23,8 @@ from workers.runtimes.warm import Warm
 
 __all__ = ["KeptContainer", "KeptContainers", "can_be_kept"]
 
-log = structlog.get_logger(__name__)
-
 #: Output between two runs belongs to neither. A program that prints without end serves no further run.
 _SILENCE_S = 0.02
-#: The part of the host's memory that may be promised to containers that mostly wait.
-_MEMORY_PART = 0.5
 
 
 def can_be_kept(run: Run) -> bool:
@@ -148,7 +143,7 @@ class KeptContainers:
         engine.api()
         self.pool: Pool[KeptContainer] = Pool(
             most=max(4, 2 * engine.cpus),
-            memory_mib=int(engine.memory_mib * _MEMORY_PART),
+            memory_mib=int(engine.memory_mib * MEMORY_PART),
             elsewhere_mib=self._elsewhere_mib,
         )
 
@@ -160,49 +155,20 @@ class KeptContainers:
         DynsvcError
             How it ended, as :meth:`dynsvc.runtime.Runtime.run` says.
         """
-        try:
-            held = self.pool.borrow(
-                self._key(run),
-                run.keep,
-                run.limits.memory_mib,
-                lambda: KeptContainer(
-                    self._engine,
-                    run,
-                    self._place,
-                    worker_id=self._worker_id,
-                    cpus=self._cpus,
-                    ended=ended,
-                ),
-                run.gpu_ids,
-            )
-            return self._run(held, run, on_line, ended) if held else None
-        except Unusable as error:
-            log.warning("run goes to a fresh container", order_id=run.order_id, reason=str(error))
-            return None
+        return serve(
+            self.pool,
+            self._key(run),
+            run,
+            lambda: KeptContainer(
+                self._engine, run, self._place, worker_id=self._worker_id, cpus=self._cpus, ended=ended
+            ),
+            on_line=on_line,
+            ended=ended,
+        )
 
     def close(self) -> None:
         """End all of them."""
         self.pool.close()
-
-    def _run(
-        self, held: Held[KeptContainer], run: Run, on_line: Callable[[str], None], ended: Callable[[], bool]
-    ) -> RunOutcome:
-        output, usable, warm = Output(on_line), False, held.uses > 0
-        try:
-            duration_s, error = held.thing.run(run, output, ended)
-            usable = True
-        finally:
-            self.pool.give_back(held, usable=usable)
-        if error:
-            raise error
-        return RunOutcome(
-            duration_s=duration_s,
-            last_lines=output.last_lines,
-            executed=held.thing.executed,
-            device="gpu" if run.limits.gpus else "cpu",
-            gpus=run.gpu_ids,
-            warm=warm,
-        )
 
     def _key(self, run: Run) -> Hashable:
         argv = run.argv_warm if run.mode == "warm" else ()

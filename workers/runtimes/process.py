@@ -7,20 +7,20 @@ and with the worker. It is not kept from the network or from files: run only pro
 
 from __future__ import annotations
 
-import marshal
+import atexit
 import math
 import os
 import re
 import select
 import shutil
-import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO
+from typing import Self
 
 import structlog
 
@@ -32,10 +32,12 @@ from dynsvc.errors import (
 )
 from dynsvc.outputs import discard
 from dynsvc.runtime import Run, RunOutcome, Seen
-from workers.runtimes import guard
 from workers.runtimes.ending import Ending
 from workers.runtimes.environment import environment, gpu_variables, program_name
+from workers.runtimes.guarded import Guarded
 from workers.runtimes.output import Output
+from workers.runtimes.programs import KeptPrograms, can_be_kept
+from workers.runtimes.slot import Place, remove_abandoned
 
 __all__ = ["ProcessRuntime"]
 
@@ -43,8 +45,6 @@ log = structlog.get_logger(__name__)
 
 _ASK_S = 0.25
 _READ_BYTES = 1 << 16
-#: The guard answers within milliseconds; killing a large family takes it up to 10 s.
-_GUARD_S = 15.0
 _DRAIN_S = 1.0
 _INTERPRETER = re.compile(
     r"(python|pypy|perl|ruby|node|java|julia|octave|matlab|lua|php)[0-9.]*|R|Rscript|(ba|da|z|k)?sh|busybox|env"
@@ -53,15 +53,27 @@ _INTERPRETER = re.compile(
 _INHERITED = ("LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH")
 
 
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """What one process keeps between runs."""
+
+    pid: int
+    place: Place
+    kept: KeptPrograms
+
+
 class ProcessRuntime:
     """Executes an algorithm as a process of this host.
+
+    Objects may be used by several threads and after a fork.
 
     Parameters
     ----------
     scratch
-        Where each run gets a working folder for its time; the system's temporary folder by default.
+        Where each run gets a working folder for its time; the system's temporary folder by default. The
+        workers of a host must have the same, so that they know of each other's kept programs.
     worker_id, host_scratch
-        Taken so that all runtimes are made alike; processes need no reaping, and see our own folders.
+        Taken so that all runtimes are made alike; processes end with their worker, and see our own folders.
     """
 
     name = "process"
@@ -75,17 +87,31 @@ class ProcessRuntime:
     ) -> None:
         self._scratch = scratch
         self._worker_id = worker_id
+        # The janitor looks into "work" for what has been forgotten.
+        self._places = (scratch or Path(tempfile.gettempdir()) / f"dynsvc-{os.getuid()}") / "work"
+        self._lock = threading.Lock()
+        self._standing: _Standing | None = None
 
     def seen(self, input_dir: Path, output_dir: Path) -> Seen:
         """Return the folders as they are: the program shares our file system."""
         return Seen(input_dir=str(input_dir.absolute()), output_dir=str(output_dir.absolute()))
 
     def run(self, run: Run, *, on_line: Callable[[str], None], ended: Callable[[], bool]) -> RunOutcome:
-        """Execute *run* as :class:`dynsvc.runtime.Runtime` says. Its image is not looked at."""
+        """Execute *run* as :class:`dynsvc.runtime.Runtime` says. Its image is not looked at.
+
+        A kept program that breaks is replaced, and its run is done once more by a program of its own.
+        """
         env = _environment(run)
         program = _resolve(run, env["PATH"])
         if ended():
             raise Ending(run, 0.0, "").by_owner()
+        if can_be_kept(run):
+            stays = _resolve(replace(run, argv=run.argv_warm), env["PATH"])
+            outcome = self._stands().kept.run(run, stays, env, on_line, ended)
+            if outcome is not None:
+                return outcome
+        if run.gpu_ids and not run.limits.gpu_memory_mib and self._standing:
+            self._standing.kept.pool.free(run.gpu_ids)
         try:
             if self._scratch is not None:
                 self._scratch.mkdir(parents=True, exist_ok=True)
@@ -95,8 +121,8 @@ class ProcessRuntime:
             raise StorageUnavailable(place, f"no working folder: {error.strerror}") from error
         try:
             env |= {"HOME": str(folder), "TMPDIR": str(folder)} | dict(run.env)
-            with _Guarded(run, program, env, folder) as guarded:
-                return guarded.wait(Output(on_line), ended)
+            with _Watched(run, program, env, folder) as watched:
+                return watched.wait(Output(on_line), ended)
         finally:
             try:
                 discard(folder)
@@ -111,116 +137,92 @@ class ProcessRuntime:
         found = program.stat()
         return f"program {program} {found.st_size} {found.st_mtime_ns}"
 
+    def reap(self, ended: Callable[[list[tuple[str, str]]], list[bool]]) -> int:  # noqa: ARG002
+        """Remove the folders of dead workers. Their programs are gone already; so it returns 0."""
+        remove_abandoned(self._places)
+        return 0
+
+    def close(self) -> None:
+        """End what is kept. The object can be used again."""
+        with self._lock:
+            standing, self._standing = self._standing, None
+        if standing and standing.pid == os.getpid():
+            standing.kept.close()
+            standing.place.close()
+            atexit.unregister(self.close)
+
     def check(self) -> str:
         """Return what this runtime is and what it cannot enforce."""
         return f"programs on this host ({os.cpu_count()} CPUs); network and files are not fenced off"
 
+    def _stands(self) -> _Standing:
+        """Return what this process keeps: programs cannot be shared with a parent process."""
+        with self._lock:
+            if self._standing is None or self._standing.pid != os.getpid():
+                place = Place(self._places)
+                # Programs would end with this process by themselves; their folders would not.
+                atexit.register(self.close)
+                kept = KeptPrograms(place, lambda run: self.seen(run.input_dir, run.output_dir))
+                self._standing = _Standing(os.getpid(), place, kept)
+            return self._standing
 
-class _Guarded:
-    """A running program with its guard; leaving the block ends both."""
+
+class _Watched:
+    """A run by a guarded program of its own; leaving the block ends it."""
 
     def __init__(self, run: Run, program: str, env: dict[str, str], folder: Path) -> None:
         self._run, self._program = run, program
         self._begin = time.monotonic()
-        self._pid: int | None = None
-        self._said = b""
-        status, status_end = os.pipe()
-        self._status = os.fdopen(status, "rb", buffering=0)
-        try:
-            self._guard = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-X", "utf8", guard.__file__],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                pass_fds=(status_end,),
-                cwd=folder,
-                env={"LANG": "C.UTF-8"},
-                start_new_session=True,  # a signal to the worker's group must not reach it
-            )
-        except OSError as error:
-            self._status.close()
-            raise EngineUnavailable("process", f"no process can be started: {error.strerror}") from error
-        finally:
-            os.close(status_end)
-        assert self._guard.stdin  # noqa: S101  (for the type checker)
-        assert self._guard.stdout  # noqa: S101
-        self._hold: IO[bytes] = self._guard.stdin
-        self._printed: IO[bytes] = self._guard.stdout
-        order = {
-            "program": program,
-            "argv": list(run.argv),
-            "env": env,
-            "pipe": status_end,
-            "scratch": str(folder),
-            "timeout_s": run.limits.timeout_s,
-            "memory_kib": run.limits.memory_mib * 1024,
-            "pids": run.limits.pids,
-        }
-        with suppress(BrokenPipeError):  # then the guard said why, and wait() tells
-            self._hold.write(marshal.dumps(order))
-            self._hold.flush()
+        self._guarded = Guarded(run, program, env, folder, run.limits.timeout_s)
 
-    def __enter__(self) -> _Guarded:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        with suppress(BrokenPipeError):
-            self._hold.close()  # the guard kills all that is left
-        try:
-            self._guard.wait(_GUARD_S)
-        except subprocess.TimeoutExpired:
-            self._guard.kill()
-            self._guard.wait()
-            self._kill_group()
-        self._status.close()
-        self._printed.close()
+        self._guarded.close()
 
     def wait(self, output: Output, ended: Callable[[], bool]) -> RunOutcome:
         """Drain the output until the guard has reported the end, asking *ended* meanwhile."""
         poll = select.poll()
-        streams = {self._printed.fileno(): self._printed, self._status.fileno(): self._status}
-        for fd in streams:
+        printed, status = self._guarded.stdout.fileno(), self._guarded.status.fileno()
+        open_fds = {printed, status}
+        for fd in open_fds:
             poll.register(fd, select.POLLIN)
         ask_at = time.monotonic()
         stop_at = math.inf
-        while streams and (now := time.monotonic()) < stop_at:
+        while open_fds and (now := time.monotonic()) < stop_at:
             if now >= ask_at:
                 if ended():
                     raise self._ending(output).by_owner()
                 ask_at = now + _ASK_S
             for fd, _ in poll.poll(_ASK_S * 1000):
-                data = os.read(fd, _READ_BYTES)
-                if not data:
-                    poll.unregister(fd)
-                    del streams[fd]
-                    if fd == self._status.fileno():
-                        # Nothing of the program is left, or its guard was killed: what is in the pipe is all.
-                        stop_at = now + _DRAIN_S
-                elif fd == self._printed.fileno():
-                    output.feed(data)
+                if fd == status:
+                    goes_on = self._guarded.listen()
                 else:
-                    self._said += data
-                    self._note_pid()
+                    data = os.read(fd, _READ_BYTES)
+                    output.feed(data)
+                    goes_on = bool(data)
+                if goes_on:
+                    continue
+                poll.unregister(fd)
+                open_fds.discard(fd)
+                if fd == status:
+                    # Nothing of the program is left, or its guard was killed: what is in the pipe is all.
+                    stop_at = now + _DRAIN_S
         output.finish()
         return self._outcome(output)
 
-    def _note_pid(self) -> None:
-        words = self._said.split()
-        if self._pid is None and len(words) >= 2 and words[0] == b"started":
-            self._pid = int(words[1])
-
     def _outcome(self, output: Output) -> RunOutcome:
-        words = self._said.decode().split()
-        if words[:1] == ["failed"]:
-            raise _start_error(self._run, self._program, int(words[1]))
-        if words[2:3] != ["ended"]:
-            self._kill_group()
+        report = self._guarded.report()
+        if report.errno:
+            raise _start_error(self._run, self._program, report.errno)
+        if not report.ended:
+            self._guarded.kill_group()
             detail = f"the process that guards the program was killed. {output.last_lines[-500:]}"
             raise EngineUnavailable("process", detail.strip())
-        status, reason, duration_s = int(words[3]), words[4], float(words[5])
-        ending = Ending(self._run, duration_s, output.last_lines)
+        ending = Ending(self._run, report.duration_s, output.last_lines)
         error: DynsvcError | None
-        match reason:
+        match report.reason:
             case "time":
                 error = ending.by_time_limit()
             case "memory":
@@ -228,11 +230,11 @@ class _Guarded:
             case "processes":
                 error = ending.by_process_limit()
             case _:
-                error = ending.by_itself(status, "process")
+                error = ending.by_itself(report.status, "process")
         if error:
             raise error
         return RunOutcome(
-            duration_s=duration_s,
+            duration_s=report.duration_s,
             last_lines=output.last_lines,
             executed=self._program,
             device="gpu" if self._run.limits.gpus else "cpu",
@@ -241,12 +243,6 @@ class _Guarded:
 
     def _ending(self, output: Output) -> Ending:
         return Ending(self._run, time.monotonic() - self._begin, output.last_lines)
-
-    def _kill_group(self) -> None:
-        """End the program where its guard cannot: it was killed itself."""
-        if self._pid is not None:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._pid, 9)
 
 
 def _environment(run: Run) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The folder that a kept container has mounted: a run's files are put in and taken out through it."""
+"""Folders of what is kept. A container has one mounted: runs' files are put in and taken out through it."""
 
 from __future__ import annotations
 
@@ -41,6 +41,26 @@ class Place:
             self.lock = self.folder / "lock"
             self._fd = os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._fd, fcntl.LOCK_EX)
+
+    def room(self, memory_mib: int) -> Path:
+        """Return a new folder for a program that is kept; its name tells the others of this host its limit.
+
+        Raises
+        ------
+        StorageUnavailable
+            It cannot be made (transient).
+        """
+        with _storage_errors(self.folder):
+            os.utime(self.folder)  # the janitor removes what is old
+            return Path(tempfile.mkdtemp(prefix=f"{memory_mib}-", dir=self.folder))
+
+    def elsewhere_mib(self) -> int:
+        """Return the limits of what other processes of this host keep in such folders, summed up."""
+        sizes: list[str] = []
+        for other in self.folder.parent.glob(f"{_PREFIX}*"):
+            if other != self.folder and not is_abandoned(str(other / "lock")):
+                sizes += [room.name.partition("-")[0] for room in other.glob("*-*")]
+        return sum(int(size) for size in sizes if size.isdigit())
 
     def close(self) -> None:
         """Remove the folder. What belongs to it must be gone."""

@@ -1,15 +1,17 @@
-"""The attached streams of a container: what is written to its stdin, what comes from the other two."""
+"""The streams of a program that is talked to: what is written to its stdin, what comes from the other two."""
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import struct
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any
 
-__all__ = ["Frames", "LineTooLong", "Lines", "Stream"]
+__all__ = ["Frames", "LineTooLong", "Lines", "Pipes", "Stream", "Streams"]
 
 _READ_BYTES = 1 << 16
 _SEND_S = 10.0
@@ -68,7 +70,29 @@ class Lines:
         return ended
 
 
-class Stream:
+class Streams(ABC):
+    """The way to a program's stdin, and from its stdout and stderr."""
+
+    ended = False
+
+    @abstractmethod
+    def send(self, data: bytes) -> bool:
+        """Write to the program's stdin; return whether all was taken within 10 s."""
+
+    @abstractmethod
+    def receive(self, timeout_s: float) -> list[tuple[int, bytes]] | None:
+        """Return the next pieces of stdout (1) and stderr (2): none after *timeout_s*, None at the end."""
+
+    def forget(self, limit_s: float) -> bool:
+        """Drop what has come unasked; return whether the streams go on and are silent within *limit_s*."""
+        until = time.monotonic() + limit_s
+        while pieces := self.receive(0):
+            if time.monotonic() > until:
+                return False
+        return pieces is not None
+
+
+class Stream(Streams):
     """A connection to a container's stdin, stdout and stderr.
 
     Parameters
@@ -84,7 +108,6 @@ class Stream:
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
         self._frames = Frames()
-        self.ended = False
 
     def send(self, data: bytes) -> bool:
         """Write to the container's stdin; return whether all was taken within 10 s."""
@@ -109,14 +132,6 @@ class Stream:
             return None
         return list(self._frames.feed(data))
 
-    def forget(self, limit_s: float) -> bool:
-        """Drop what has come unasked; return whether the stream goes on and is silent within *limit_s*."""
-        until = time.monotonic() + limit_s
-        while pieces := self.receive(0):
-            if time.monotonic() > until:
-                return False
-        return pieces is not None
-
     def close(self) -> None:
         """Close the connection, which ends the container's stdin. May be called again."""
         self.ended = True
@@ -124,3 +139,41 @@ class Stream:
         for owner in (getattr(self._connection, "_response", None), self._connection):
             if owner is not None:
                 owner.close()
+
+
+class Pipes(Streams):
+    """The pipes of a program on this host, which are closed by whoever made them."""
+
+    def __init__(self, stdin: IO[bytes], stdout: IO[bytes], stderr: IO[bytes]) -> None:
+        self._stdin = stdin.fileno()
+        os.set_blocking(self._stdin, False)
+        self._numbers = {stdout.fileno(): 1, stderr.fileno(): 2}
+        self._poll, self._room = select.poll(), select.poll()
+        for fd in self._numbers:
+            self._poll.register(fd, select.POLLIN)
+        self._room.register(self._stdin, select.POLLOUT)
+
+    def send(self, data: bytes) -> bool:
+        """Write to the program's stdin; return whether all was taken within 10 s."""
+        until, left = time.monotonic() + _SEND_S, memoryview(data)
+        while left and not self.ended:
+            self._room.poll(max(0.0, until - time.monotonic()) * 1000)
+            try:
+                left = left[os.write(self._stdin, left) :]
+            except OSError:  # full still, or nobody reads it any more
+                self.ended = True
+        return not self.ended
+
+    def receive(self, timeout_s: float) -> list[tuple[int, bytes]] | None:
+        """Return the next pieces of stdout (1) and stderr (2): none after *timeout_s*, None at the end."""
+        if self.ended:
+            return None
+        pieces: list[tuple[int, bytes]] = []
+        for fd, _ in self._poll.poll(max(0.0, timeout_s) * 1000):
+            number, data = self._numbers[fd], os.read(fd, _READ_BYTES)
+            if data:
+                pieces.append((number, data))
+                continue
+            self._poll.unregister(fd)
+            self.ended = self.ended or number == 1
+        return None if self.ended and not pieces else pieces

@@ -1,4 +1,4 @@
-"""One run as a conversation with a container that stays: what is said, and what the answer means."""
+"""One run as a conversation with a program that stays: what is said, and what the answer means."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dynsvc.runtime import Run
 from workers.pool import Unusable
 from workers.runtimes.ending import Ending
 from workers.runtimes.output import Output
-from workers.runtimes.stream import Lines, LineTooLong, Stream
+from workers.runtimes.stream import Lines, LineTooLong, Streams
 
 __all__ = ["Answer", "Conversation", "Language"]
 
@@ -58,7 +58,7 @@ class Language(Protocol):
 class Conversation:
     """Speaks with one container about one run at a time."""
 
-    def __init__(self, stream: Stream, language: Language) -> None:
+    def __init__(self, stream: Streams, language: Language) -> None:
         self._stream, self._language = stream, language
         self._lines = Lines()
 

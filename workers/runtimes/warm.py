@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
-from dynsvc.runtime import Run
+from dynsvc.runtime import Run, Seen
 from workers.pool import Unusable
 from workers.runtimes.container import SEEN
 from workers.runtimes.talk import Answer
@@ -18,7 +19,16 @@ _TEXT = 2000
 
 
 class Warm:
-    """Speaks with a program of this protocol, as docs/reference/warm-protocol.md says."""
+    """Speaks with a program of this protocol, as docs/reference/warm-protocol.md says.
+
+    Parameters
+    ----------
+    seen
+        Tells how the program names the folders of a run.
+    """
+
+    def __init__(self, seen: Callable[[Run], Seen] = lambda _run: SEEN) -> None:
+        self._seen = seen
 
     def argv(self, run: Run) -> tuple[str, ...]:
         """Return the program that serves."""
@@ -41,15 +51,15 @@ class Warm:
 
     def message(self, run: Run, number: str) -> bytes:
         """Return the line for one run: its request, the folders, and when the time limit ends it."""
-        names = sorted(path.name for path in run.input_dir.iterdir())
+        names, seen = sorted(path.name for path in run.input_dir.iterdir()), self._seen(run)
         document: dict[str, Any] = {
             # Where there is one file, nobody needs to say which.
-            **({"input": f"{SEEN.input_dir}/{names[0]}"} if len(names) == 1 else {}),
+            **({"input": f"{seen.input_dir}/{names[0]}"} if len(names) == 1 else {}),
             **run.request,
             "id": number,
             "order_id": run.order_id,
-            "input_dir": SEEN.input_dir,
-            "output_dir": SEEN.output_dir,
+            "input_dir": seen.input_dir,
+            "output_dir": seen.output_dir,
             "deadline": round(time.time() + run.limits.timeout_s, 3),
         }
         return json.dumps(document, separators=(",", ":")).encode() + b"\n"

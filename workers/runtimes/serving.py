@@ -1,0 +1,86 @@
+"""Runs that are given to something that is kept, where there is something that can take them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Protocol, TypeVar
+
+import structlog
+
+from dynsvc.errors import DynsvcError
+from dynsvc.runtime import Run, RunOutcome
+from workers.pool import Kept, Pool, Unusable
+from workers.runtimes.output import Output
+
+__all__ = ["MEMORY_PART", "Serving", "serve"]
+
+log = structlog.get_logger(__name__)
+
+#: The part of the memory that may be promised to what mostly waits.
+MEMORY_PART = 0.5
+
+
+class Serving(Kept, Protocol):
+    """Something kept that does runs."""
+
+    #: What really runs: the image's digest, or the program's path.
+    executed: str
+
+    def run(self, run: Run, output: Output, ended: Callable[[], bool]) -> tuple[float, DynsvcError | None]:
+        """Have *run* done; return how long it took, in seconds, and the error that was answered.
+
+        Raises
+        ------
+        Unusable
+            It is gone or broke its protocol.
+        """
+        ...
+
+
+S = TypeVar("S", bound=Serving)
+
+
+def serve(
+    pool: Pool[S],
+    key: Hashable,
+    run: Run,
+    start: Callable[[], S],
+    *,
+    on_line: Callable[[str], None],
+    ended: Callable[[], bool],
+) -> RunOutcome | None:
+    """Execute *run* by something of *pool*; None where it has to have something fresh of its own.
+
+    Parameters
+    ----------
+    key, start
+        As :meth:`workers.pool.Pool.borrow` takes them.
+
+    Raises
+    ------
+    DynsvcError
+        How it ended, as :meth:`dynsvc.runtime.Runtime.run` says.
+    """
+    try:
+        held = pool.borrow(key, run.keep, run.limits.memory_mib, start, run.gpu_ids)
+        if held is None:
+            return None
+        output, usable, warm = Output(on_line), False, held.uses > 0
+        try:
+            duration_s, error = held.thing.run(run, output, ended)
+            usable = True
+        finally:
+            pool.give_back(held, usable=usable)
+    except Unusable as unusable:
+        log.warning("run goes to a fresh start", order_id=run.order_id, reason=str(unusable))
+        return None
+    if error:
+        raise error
+    return RunOutcome(
+        duration_s=duration_s,
+        last_lines=output.last_lines,
+        executed=held.thing.executed,
+        device="gpu" if run.limits.gpus else "cpu",
+        gpus=run.gpu_ids,
+        warm=warm,
+    )
