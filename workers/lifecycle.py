@@ -12,6 +12,7 @@ from dynsvc import metrics
 from dynsvc.devices import gpus_present
 from dynsvc.errors import DynsvcError
 from dynsvc.status import StatusServer, serve
+from workers import onward
 from workers.attempts import hand_back_all
 from workers.drain import draining
 from workers.janitor import Janitor
@@ -43,6 +44,7 @@ def _started(sender: Any = None, **_kwargs: Any) -> None:
     global _janitor  # noqa: PLW0603
     if _readiness is not None:
         _readiness.consumer = sender
+    onward.watched_by(sender)
     settings = site().settings
     try:
         runtime = site().ports.runtime()

@@ -29,6 +29,7 @@ from dynsvc.site import Site, summary
 from dynsvc.traces import StepTrace
 from dynsvc.tracing import span
 from dynsvc.wholeslide import merging
+from workers import onward
 from workers.attempts import RunningStep, insist
 from workers.batches import send_batches
 
@@ -70,15 +71,27 @@ def _step(task: Task, document: Document, work: Work) -> Document:
     except ValidationError as error:
         # Not ours, or from a version we do not know. The order is still Kue's and is sent again.
         raise left(f"not a message of this version: {error.errors()[0]['msg']}") from None
-    with structlog.contextvars.bound_contextvars(
-        order_id=message.order_id, attempt=message.token, step=str(task.name)
-    ):
-        return _leased_step(task, message, work)
+    document = _one_step(task, str(task.name), message, work)
+    while found := onward.following(task, document):
+        step, task_id = found
+        try:
+            with onward.monitored(task, step, task_id, document):
+                document = _one_step(task, step, Message.from_document(document), _WORK[step])
+        except (DynsvcError, Ignore):
+            # The step has said how it ended. The step of this task's own message ended well.
+            task.request.chain = None
+            break
+    return document
 
 
-def _leased_step(task: Task, message: Message, work: Work) -> Document:
+def _one_step(task: Task, step: str, message: Message, work: Work) -> Document:
+    with structlog.contextvars.bound_contextvars(order_id=message.order_id, attempt=message.token, step=step):
+        return _leased_step(task, step, message, work)
+
+
+def _leased_step(task: Task, step: str, message: Message, work: Work) -> Document:
     """Run one step under its lease."""
-    here, step = site(), str(task.name)
+    here = site()
     runner = f"{here.settings.host}:{task.request.id}:{uuid.uuid4().hex[:8]}"
     later = (*messages.following(step), AWAIT_TILES, messages.MERGE_TILES, AWAIT_LOADER)
     begun = insist(
@@ -273,17 +286,21 @@ def _fetch_order(here: Site, message: Message, attempt: RunningStep) -> Message:
 @app.task(bind=True, name=messages.FETCH_ROI, throws=(DynsvcError,))
 def fetch_roi(self: Task, document: Document) -> Document:
     """Fetch the region's pixels."""
-    return _step(
-        self, document, lambda here, message, attempt: pipeline.fetch_roi(message, here.ports, attempt)
-    )
+    return _step(self, document, _fetch_roi)
+
+
+def _fetch_roi(here: Site, message: Message, attempt: RunningStep) -> Message:
+    return pipeline.fetch_roi(message, here.ports, attempt)
 
 
 @app.task(bind=True, name=messages.RUN_ALGORITHM, throws=(DynsvcError,))
 def run_algorithm(self: Task, document: Document) -> Document:
     """Execute the algorithm."""
-    return _step(
-        self, document, lambda here, message, attempt: pipeline.run_algorithm(message, here.ports, attempt)
-    )
+    return _step(self, document, _run_algorithm)
+
+
+def _run_algorithm(here: Site, message: Message, attempt: RunningStep) -> Message:
+    return pipeline.run_algorithm(message, here.ports, attempt)
 
 
 @app.task(bind=True, name=messages.MERGE_TILES, throws=(DynsvcError,))
@@ -333,3 +350,11 @@ def _upload_zip(here: Site, message: Message, attempt: RunningStep) -> Receipt:
     loader_job_id = receipt.loader_job_id or ""
     insist(lambda: here.ledger.take_loader_job(order_id, token, loader_job_id, keep_s=keep_s))
     return receipt
+
+
+#: What each step does that may run without a message of its own.
+_WORK: dict[str, Work] = {
+    messages.FETCH_ROI: _fetch_roi,
+    messages.RUN_ALGORITHM: _run_algorithm,
+    messages.UPLOAD_ZIP: _upload_zip,
+}

@@ -17,6 +17,7 @@ import pytest
 
 from dynsvc.errors import AlgorithmUnavailable, EngineUnavailable, StorageUnavailable
 from dynsvc.runtime import Limits, Run, RunOutcome
+from workers.runtimes import nursery
 from workers.runtimes.process import ProcessRuntime
 
 ROOT = Path(__file__).parents[2]
@@ -67,6 +68,11 @@ def eventually(condition: Callable[[], bool], within_s: float = 20) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.02)
+
+
+def children_of(pid: int) -> list[int]:
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in found]
 
 
 @pytest.fixture
@@ -145,13 +151,32 @@ def test_the_program_is_ended_when_its_guard_is_killed(
     worker: Callable[[float], subprocess.Popen[bytes]], marker: str
 ) -> None:
     process = worker(600)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    assert len(children) == 1
-    os.kill(int(children[0]), signal.SIGKILL)
+    (helper,) = children_of(process.pid)
+    (guard,) = children_of(helper)
+    os.kill(guard, signal.SIGKILL)
     assert process.stdout
     assert process.stdout.readline() == b"EngineUnavailable\n"
     # What left the program's process group has lost its keeper; two faults at once are one too many.
     eventually(lambda: len(processes(marker)) <= 1)
+
+
+def test_a_run_does_not_end_with_the_helper_that_started_its_guard(
+    worker: Callable[[float], subprocess.Popen[bytes]], marker: str
+) -> None:
+    process = worker(3)
+    (helper,) = children_of(process.pid)
+    os.kill(helper, signal.SIGKILL)
+    assert process.stdout
+    assert process.stdout.readline() == b"TimeLimitExceeded\n"
+    assert processes(marker) == []
+
+
+def test_a_helper_that_was_killed_is_replaced(tmp_path: Path) -> None:
+    run(tmp_path, "true")
+    for child in children_of(os.getpid()):
+        if b"guard.py" in Path(f"/proc/{child}/cmdline").read_bytes():
+            os.kill(child, signal.SIGKILL)
+    assert run(tmp_path, "true").duration_s >= 0
 
 
 def test_a_signal_to_the_workers_group_does_not_end_the_program_behind_its_back(
@@ -231,5 +256,6 @@ def test_a_scratch_folder_that_cannot_be_made_is_transient(tmp_path: Path) -> No
 
 def test_a_host_that_starts_no_process_is_transient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/nonexistent/bin/python")
+    monkeypatch.setattr(nursery, "_helper", None)
     with pytest.raises(EngineUnavailable, match="no process can be started"):
         run(tmp_path, "true")

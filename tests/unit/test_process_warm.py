@@ -18,6 +18,7 @@ import pytest
 from dynsvc.errors import AlgorithmFailed, AlgorithmUnavailable, AttemptEnded, OutOfMemory, TimeLimitExceeded
 from dynsvc.runtime import Keep, Limits, Run, RunOutcome
 from tests.support.kept import eventually, serving
+from workers.runtimes import nursery
 from workers.runtimes.process import ProcessRuntime
 
 ROOT = Path(__file__).parents[2]
@@ -88,7 +89,7 @@ class Host:
         """Ids of the programs that are kept."""
         assert self.runtime._standing
         pool = self.runtime._standing.kept.pool
-        return [held.thing._guarded._guard.pid for held in pool._held]
+        return [held.thing._guarded._guard for held in pool._held]
 
 
 def result(run: Run) -> str:
@@ -96,9 +97,10 @@ def result(run: Run) -> str:
 
 
 def children() -> set[str]:
-    return {
-        pid for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()
-    }
+    """Ids of what this process and the helper that starts guards have started, but the helper."""
+    helper = str(nursery._helper._process.pid) if nursery._helper else ""
+    tasks = [*Path("/proc/self/task").iterdir(), *Path(f"/proc/{helper or 'self'}/task").iterdir()]
+    return {pid for task in tasks for pid in (task / "children").read_text().split()} - {helper}
 
 
 @pytest.fixture

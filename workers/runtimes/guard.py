@@ -1,13 +1,17 @@
-"""Watches over one program: started by :mod:`workers.runtimes.guarded` as a process of its own.
+"""Watches over one program: forked for each run by a helper of the worker (:mod:`workers.runtimes.nursery`).
 
 It is the program's parent and the new parent of everything the program leaves behind, so it can end all of
 it; and it holds a pipe to the worker, so it notices when the worker is gone, even by SIGKILL. It enforces the
 limits itself, so they hold while the worker is stopped. Only the standard library's quick parts are imported:
-this file starts with each run.
+the helper stays small, and so does each guard.
 
-Standard input: one marshalled dictionary, then open until the worker wants the program gone. Each line that
-comes there later sets a new time limit, in seconds from then; ``inf`` for a program that waits for work.
-The pipe in the dictionary: ``started <pid>`` or ``failed <errno>``, ``ended <status> <reason> <seconds>``.
+The helper's standard input is a socket. Each message brings a guard's standard input, output and error, the
+pipe for its reports and, where the program has one, the program's standard input; it is answered with the
+guard's process id. The helper ends with the worker; guards do not.
+
+A guard's standard input: one marshalled dictionary, then open until the worker wants the program gone. Each
+line that comes there later sets a new time limit, in seconds from then; ``inf`` for a program that waits for
+work. Its reports: ``started <pid>`` or ``failed <errno>``, ``ended <status> <reason> <seconds>``.
 """
 
 from __future__ import annotations
@@ -16,7 +20,8 @@ import ctypes
 import marshal
 import os
 import select
-import sys
+import signal
+import socket
 import time
 
 TYPE_CHECKING = False
@@ -41,12 +46,41 @@ _NEVER = float("inf")
 
 
 def _main() -> None:
-    order = marshal.load(sys.stdin.buffer)  # noqa: S302  (written by our own worker)
-    pipe = order["pipe"]
-    for fd in (pipe, order["stdin"]):
-        if fd is not None:
-            os.set_inheritable(fd, False)
+    """Fork a guard for each message, until the worker is gone."""
     libc = ctypes.CDLL(None)
+    # Guards are taken off the kernel's list as they end; an interrupted receive goes on by itself.
+    signal.signal(signal.SIGCHLD, lambda *_: _reap(None))
+    line = socket.socket(fileno=os.dup(0))
+    while True:
+        message, fds, _, _ = socket.recv_fds(line, 1, 5)
+        if not message:
+            return
+        pid = os.fork()
+        if pid == 0:
+            line.close()
+            try:
+                _guard(libc, fds)
+            finally:
+                os._exit(0)
+        for fd in fds:
+            os.close(fd)
+        line.send(str(pid).encode())
+
+
+def _guard(libc: ctypes.CDLL, fds: list[int]) -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.setsid()
+    pipe, stdin = fds[3], fds[4] if len(fds) > 4 else None
+    for fd in fds[3:]:
+        os.set_inheritable(fd, False)
+    for fd, given in enumerate(fds[:3]):
+        os.dup2(given, fd)
+    for given in set(fds[:3]):
+        os.close(given)
+    with open(0, "rb", closefd=False) as stream:
+        order = marshal.load(stream)  # noqa: S302  (written by our own worker)
+    order["stdin"] = stdin
+    os.chdir(order["scratch"])
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     libc.setrlimit(_RLIMIT_CORE, (ctypes.c_ulong * 2)(0, 0))
     try:
@@ -152,9 +186,9 @@ def _end_all(program: int) -> None:
     deadline = time.monotonic() + _KILL_S
     while time.monotonic() < deadline:
         family = descendants(os.getpid())
-        for signal in (_SIGSTOP, _SIGKILL):
+        for number in (_SIGSTOP, _SIGKILL):
             for pid in family:
-                _kill(pid, signal, os.kill)
+                _kill(pid, number, os.kill)
         _reap(None)
         try:
             os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)

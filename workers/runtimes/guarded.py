@@ -5,8 +5,8 @@ from __future__ import annotations
 import marshal
 import os
 import select
-import subprocess
-import sys
+import signal
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import IO
 from dynsvc.errors import EngineUnavailable
 from dynsvc.runtime import Run
 from workers.runtimes import guard
+from workers.runtimes.nursery import start_guard
 
 __all__ = ["Guarded", "Report"]
 
@@ -74,45 +75,42 @@ class Guarded:
     ) -> None:
         self._pid: int | None = None
         self._said = b""
-        status, status_end = os.pipe()
-        self.status: IO[bytes] = os.fdopen(status, "rb", buffering=0)
-        given = [status_end]
-        #: The program's stdin.
-        self.stdin: IO[bytes] | None = None
-        if attached:
-            stdin_end, stdin = os.pipe()
-            self.stdin = os.fdopen(stdin, "wb", buffering=0)
-            given.append(stdin_end)
+        ours: list[IO[bytes]] = []
+        theirs: list[int] = []
+
+        def to_read() -> IO[bytes]:
+            end, their_end = os.pipe()
+            ours.append(os.fdopen(end, "rb", buffering=0))
+            theirs.append(their_end)
+            return ours[-1]
+
+        def to_write(buffering: int) -> IO[bytes]:
+            their_end, end = os.pipe()
+            ours.append(os.fdopen(end, "wb", buffering=buffering))
+            theirs.append(their_end)
+            return ours[-1]
+
         try:
-            self._guard = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-X", "utf8", guard.__file__],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE if attached else subprocess.STDOUT,
-                pass_fds=given,
-                cwd=folder,
-                env={"LANG": "C.UTF-8"},
-                start_new_session=True,  # a signal to the worker's group must not reach it
-            )
+            self._hold = to_write(-1)
+            self.stdout = to_read()
+            self.stderr = to_read() if attached else None
+            if not attached:
+                theirs.append(os.dup(theirs[-1]))
+            self.status = to_read()
+            #: The program's stdin.
+            self.stdin = to_write(0) if attached else None
+            self._guard = start_guard(theirs)
         except OSError as error:
-            self.status.close()
-            if self.stdin:
-                self.stdin.close()
+            for stream in ours:
+                stream.close()
             raise EngineUnavailable("process", f"no process can be started: {error.strerror}") from error
         finally:
-            for end in given:
+            for end in theirs:
                 os.close(end)
-        assert self._guard.stdin  # noqa: S101  (for the type checker)
-        assert self._guard.stdout  # noqa: S101
-        self._hold: IO[bytes] = self._guard.stdin
-        self.stdout: IO[bytes] = self._guard.stdout
-        self.stderr: IO[bytes] | None = self._guard.stderr
         order = {
             "program": program,
             "argv": list(run.argv),
             "env": env,
-            "pipe": status_end,
-            "stdin": given[1] if attached else None,
             "scratch": str(folder),
             "timeout_s": limit_s,
             "memory_kib": run.limits.memory_mib * 1024,
@@ -151,34 +149,41 @@ class Guarded:
 
     def alive(self) -> bool:
         """Return whether the guard lives: without it nothing holds the program to its limits."""
-        return self._guard.poll() is None
+        poll = select.poll()
+        poll.register(self.status, select.POLLIN)
+        return not any(event & select.POLLHUP for _, event in poll.poll(0))
 
     def memory_used_mib(self) -> int:
         """Return what the program and all that it started use."""
-        family = guard.descendants(self._guard.pid)
+        family = guard.descendants(self._guard)
         return guard.kib(family, "status", guard.QUICK_SUM) // 1024
 
     def kill_group(self) -> None:
         """End the program where its guard cannot: it was killed itself."""
         if self._pid is not None:
             with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._pid, 9)
+                os.killpg(self._pid, signal.SIGKILL)
 
     def close(self) -> None:
         """End the program, all that it started, and the guard."""
         with suppress(BrokenPipeError):
             self._hold.close()  # the guard kills all that is left
-        try:
-            self._guard.wait(_GUARD_S)
-        except subprocess.TimeoutExpired:
-            self._guard.kill()
-            self._guard.wait()
-            self.kill_group()
-        if self._guard.returncode:
+        if not self._gone():
+            # It still has its end of the pipe, so the number is still its own.
+            os.kill(self._guard, signal.SIGKILL)
+            self._gone()
+        report = self.report()
+        if not report.ended and not report.errno:
             # It was killed. What it said before tells whom it would have ended.
-            while select.select([self.status], [], [], 0)[0] and self.listen():
-                pass
             self.kill_group()
         for stream in (self.status, self.stdin, self.stdout, self.stderr):
             if stream:
                 stream.close()
+
+    def _gone(self) -> bool:
+        """Wait until the guard has ended: nobody else has its end of the pipe for reports."""
+        deadline = time.monotonic() + _GUARD_S
+        while (left_s := deadline - time.monotonic()) > 0:
+            if select.select([self.status], [], [], left_s)[0] and not self.listen():
+                return True
+        return False
