@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy
+import requests
 from PIL import Image
 
 from benchmarks.usage import resident_mib, split
@@ -213,6 +214,32 @@ class Rig:
         """Order by Kue's HTTP API, one request for each, and return the ids."""
         return [self.kue.post_job(job_type, self.document(ms)) for _ in range(count)]
 
+    def fill(self, job_type: str, count: int) -> None:
+        """Have *count* orders wait behind all others. Not by Kue, which would take minutes."""
+        text = json.dumps(self.document(0))
+        first = int(self.client.incrby("q:ids", count)) - count + 1
+        pipeline = self.client.pipeline(transaction=False)
+        for number in range(first, first + count):
+            member = f"{len(str(number)):02d}|{number}"
+            fields = {"type": job_type, "data": text, "state": "inactive", "priority": "10"}
+            pipeline.hset(f"q:job:{number}", mapping=fields | {"max_attempts": "1", "created_at": "1"})
+            for index in ("q:jobs", "q:jobs:inactive", f"q:jobs:{job_type}:inactive"):
+                pipeline.zadd(index, {member: 10})
+            if number % 1000 == 0:
+                pipeline.execute()
+        pipeline.execute()
+
+    def empty(self, job_type: str) -> None:
+        """Take the orders that still wait out of Kue."""
+        for index in ("q:jobs:inactive", "q:jobs"):
+            self.client.zdiffstore(index, [index, f"q:jobs:{job_type}:inactive"])
+        self.client.delete(f"q:jobs:{job_type}:inactive")
+
+    def asked(self, left_px: str) -> list[float]:
+        """Return when the image server was asked for the region at *left_px*, ms since the epoch."""
+        seen: dict[str, list[float]] = requests.get(f"{self.peers_url}/seen", timeout=30).json()["seen"]
+        return seen[left_px]
+
     def ended(self, job_type: str) -> int:
         failed = self.client.zcard(f"q:jobs:{job_type}:failed")
         if failed:
@@ -227,9 +254,10 @@ class Rig:
         """A bridge, and worker processes that have *slots* together."""
         job_type = f"dynsvc{next(self._numbers)}"
         env = {**self.env, "DYNSVC_JOB_TYPES": job_type, **env}
-        self.client.execute_command("SELECT", 1)
-        self.client.flushdb()
-        self.client.execute_command("SELECT", 0)
+        with self.redis.client(db=1) as broker:
+            broker.flushdb()
+        # What an earlier run left in flight would take places in the window.
+        self.client.delete("dynsvc:q:leases")
         programs = []
         try:
             for number in range(processes):
@@ -281,13 +309,17 @@ class Rig:
         finally:
             node.stop()
 
-    def run(self, side: Side, count: int, ms: int, *, warm_up: int = 16) -> Measured:
-        """Let *side* work off *count* orders that wait, after a few that warm it up."""
+    def run(self, side: Side, count: int, ms: int, *, warm_up: int = 16, behind: int = 0) -> Measured:
+        """Let *side* work off *count* orders that wait, after a few that warm it up.
+
+        With *behind*, so many others wait behind them, and some of those are worked off too at the end.
+        """
         self.place(side.job_type, warm_up, ms)
         self.until(lambda: self.ended(side.job_type) >= warm_up)
         for pid in side.held:
             os.kill(pid, signal.SIGSTOP)
         self.place(side.job_type, count, ms)
+        self.fill(side.job_type, behind)
         return self.measured(
             side.pids, side.held, count, lambda: self.ended(side.job_type) >= warm_up + count
         )

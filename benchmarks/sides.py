@@ -71,7 +71,6 @@ def bare(rig: Rig, slots: int) -> Side:
             return measured
         finally:
             worker.stop()
-            chains.app.pool.force_close_all()
 
     return once
 

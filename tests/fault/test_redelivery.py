@@ -29,8 +29,11 @@ def rabbitmq() -> Iterator[RabbitProcess]:
 
 
 def refused(site: Hospital) -> int:
-    """Count the messages that came again for a step that already ran."""
-    return sum(program.log.count("run_algorithm is busy") for program in site.programs)
+    """Count the messages that came again for an order that already ran.
+
+    It is the message of the first step: its task goes on with the steps after it.
+    """
+    return sum(program.log.count("fetch_order is busy") for program in site.programs)
 
 
 def run_longer_than_the_broker_waits(
