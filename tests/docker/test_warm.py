@@ -308,7 +308,7 @@ FRAGILE = only_kept(
 )
 
 
-@pytest.mark.parametrize("count", [160])
+@pytest.mark.parametrize("count", [1000])
 def test_regions_end_right_with_a_program_that_leaks_and_crashes(keeping: Keeping, count: int) -> None:
     keep = Keep(max_growth_mib=16, max_uses=10_000)
     for number in range(1, count + 1):

@@ -62,6 +62,8 @@ class Engine:
         self.memory_mib = 0
         #: Of the engine's version, ``20`` of ``20.10.24``; a large number for one that tells none.
         self.major = 0
+        #: Podman leaves GPUs out of a container without a word.
+        self.ignores_gpus = False
         #: Names of the devices that it knows by CDI.
         self.cdi_devices: frozenset[str] = frozenset()
 
@@ -81,6 +83,8 @@ class Engine:
                     api = docker.APIClient(**options, version="auto", timeout=_API_S)
                     self._client = os.getpid(), api
                     info = api.info()
+                    parts = api.version().get("Components") or []
+                    self.ignores_gpus = any("Podman" in part.get("Name", "") for part in parts)
                     self.cpus, self.memory_mib = int(info["NCPU"]), int(info["MemTotal"]) // _MIB
                     version = re.match(r"\d+", str(info.get("ServerVersion", "")))
                     self.major = int(version[0]) if version else 1 << 16
@@ -97,8 +101,16 @@ class Engine:
             self._client = None
 
     def create(self, run: Run, config: dict[str, Any], name: str | None) -> str:
-        """Make a container and return its id. One of ours that has the name already is removed."""
+        """Make a container and return its id. One of ours that has the name already is removed.
+
+        Raises
+        ------
+        DeviceUnavailable
+            It is for GPUs, and the engine would start it without any (permanent).
+        """
         api = self.api()
+        if run.limits.gpus and self.ignores_gpus:
+            raise DeviceUnavailable(f"{run.limits.gpus} GPU", "Podman's API gives containers none")
         with engine_errors(run):
             try:
                 return str(api.create_container_from_config(config, name=name)["Id"])
