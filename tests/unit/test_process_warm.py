@@ -225,7 +225,9 @@ def test_a_cancelled_run_ends_its_program_and_family(host: Host) -> None:
     program = """
 import os, time
 def work(request, progress):
-    if os.fork() == 0: os.setsid()
+    if os.fork() == 0:
+        os.setsid()
+        time.sleep(600)
     print("sleeps")
     time.sleep(600)
 """
