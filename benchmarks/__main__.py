@@ -29,7 +29,7 @@ def main() -> int:
         runpy.run_module(f"benchmarks.{name}", run_name="__main__", alter_sys=False)
         return 0
     for name, description in listed():
-        print(f"python -m benchmarks {name:<10} {description}")
+        print(f"python -m benchmarks {name:<11} {description}")
     print("Each tells its options with --help, and writes its figures as JSON with --json.")
     return 2 if len(sys.argv) > 1 else 0
 
