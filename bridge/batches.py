@@ -16,7 +16,7 @@ from dynsvc.leases import Entry
 from dynsvc.messages import Batch
 from dynsvc.site import Site
 
-__all__ = ["CONFIRM_S", "BatchTimer"]
+__all__ = ["CONFIRM_S", "RESEND_LONGEST_S", "BatchTimer"]
 
 log = structlog.get_logger(__name__)
 
@@ -25,7 +25,8 @@ log = structlog.get_logger(__name__)
 CONFIRM_S: Final = 2.5
 #: Batches looked at in one round.
 _LIMIT: Final = 1000
-_RESEND_LONGEST_S: Final = 300.0
+#: Longest time between two sendings of a message that waits for a worker.
+RESEND_LONGEST_S: Final = 300.0
 
 
 class BatchTimer:
@@ -90,7 +91,7 @@ class BatchTimer:
     def _send_again(self, entry: Entry) -> None:
         self._send_batch(Batch.model_validate(entry.message))
         sends = self._site.spread.leases.sent_again(
-            entry, wait_s=self._site.settings.resend_s, longest_s=_RESEND_LONGEST_S
+            entry, wait_s=self._site.settings.resend_s, longest_s=RESEND_LONGEST_S
         )
         if sends:
             metrics.message_resent(entry.step)

@@ -6,11 +6,10 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Final
 
 import structlog
 
-from bridge.batches import CONFIRM_S, BatchTimer
+from bridge.batches import CONFIRM_S, RESEND_LONGEST_S, BatchTimer
 from bridge.intake import Send
 from dynsvc import metrics
 from dynsvc.errors import LoaderFailed, OrderOverdue, WorkerLost
@@ -22,9 +21,6 @@ from dynsvc.site import Site
 __all__ = ["KueTimers", "LeaseTimer"]
 
 log = structlog.get_logger(__name__)
-
-#: Longest time between two sendings of a message that waits for a worker.
-_RESEND_LONGEST_S: Final = 300.0
 
 
 class LeaseTimer:
@@ -69,7 +65,7 @@ class LeaseTimer:
             log.warning("order overdue", error=str(late))
             return
         self._send(entry.step, entry.message)
-        sends = self._site.ledger.sent_again(entry, wait_s=settings.resend_s, longest_s=_RESEND_LONGEST_S)
+        sends = self._site.ledger.sent_again(entry, wait_s=settings.resend_s, longest_s=RESEND_LONGEST_S)
         if sends:
             metrics.message_resent(entry.step)
             log.info("message sent again", sends=sends)

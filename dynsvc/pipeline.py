@@ -177,7 +177,7 @@ def run_algorithm(message: Message, ports: Ports, attempt: Attempt) -> Message:
     began = time.monotonic()
     plan, fetched = planned(message), message.input
     if plan.grid is not None:
-        prepared, _ = prepare(message, ports, attempt)
+        prepared = prepare(message, ports, attempt)
         return prepared.model_copy(update={"timings_s": timed(message, "run_algorithm", began)})
     if fetched is None:
         raise OutputMissing("fetch_roi", "a picture", "nothing")

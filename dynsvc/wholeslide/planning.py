@@ -22,7 +22,7 @@ from dynsvc.steps import REGION_FETCHED, Attempt, Ports, artifact_key, disk_erro
 from dynsvc.tiles import Grid, Tile
 from dynsvc.wholeslide.tissue import TissueMask
 
-__all__ = ["grid_of", "listed", "plan_tiles"]
+__all__ = ["grid_of", "plan_tiles"]
 
 log = structlog.get_logger(__name__)
 
@@ -172,8 +172,3 @@ def _inside(corners: Sequence[tuple[float, float]], x: float, y: float) -> bool:
         if (y1 > y) != (y2 > y) and x < x1 + (y - y1) * (x2 - x1) / (y2 - y1):
             inside = not inside
     return inside
-
-
-def listed(path: Path, grid: Grid) -> list[Tile]:
-    """Read the list of an order's tiles from the file that :func:`plan_tiles` stored."""
-    return [grid.tile(column, row) for column, row in json.loads(path.read_text())]

@@ -34,7 +34,6 @@ from dynsvc.steps import (
 )
 from dynsvc.tiles import Tile
 from dynsvc.wholeslide.pixels import picture_of, scale_of
-from dynsvc.wholeslide.planning import listed
 from dynsvc.wholeslide.tissue import TissueMask
 
 __all__ = ["identity_of", "prepare"]
@@ -47,20 +46,13 @@ _WINDOW_PX: Final = 1024
 _SURVEY_BYTES: Final = 1 << 20
 
 
-def prepare(message: Message, ports: Ports, attempt: Attempt) -> tuple[Message, list[Tile]]:
-    """Survey the slide, and name the place of its tiles.
-
-    Returns
-    -------
-    Message, list of Tile
-        The message with what each tile has to know, and the tiles in their order.
-    """
+def prepare(message: Message, ports: Ports, attempt: Attempt) -> Message:
+    """Survey the slide, name the place of its tiles, and return the message with what tiles have to know."""
     plan, tiles, grid = planned(message), message.tiles, planned(message).grid
     if tiles is None or grid is None:
         raise OutputMissing("fetch_roi", "a list of tiles", "nothing")
     algorithm = ports.catalog.choose(plan.algorithm, "", plan.order.job_id)
     with workspace(ports, message) as folder, disk_errors(folder):
-        chosen = listed(ports.artifacts.get(tiles.listing, folder / "tiles.json"), grid)
         executed = identity_of(algorithm, message, ports)
         slide = _slide_key(plan, tiles)
         base = {
@@ -88,7 +80,7 @@ def prepare(message: Message, ports: Ports, attempt: Attempt) -> tuple[Message, 
                 attempt.report(ALGORITHM_FROM, str(warning))
     prefix = _digest({**base, "survey": survey})
     update = {"survey": survey, "executed": executed, "prefix": f"tiles/{prefix[:2]}/{prefix}"}
-    return message.model_copy(update={"tiles": tiles.model_copy(update=update)}), chosen
+    return message.model_copy(update={"tiles": tiles.model_copy(update=update)})
 
 
 def _digest(parts: dict[str, Any]) -> str:
