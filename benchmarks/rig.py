@@ -24,22 +24,32 @@ from pathlib import Path
 from typing import Any
 
 import numpy
+import redis
 import requests
 from PIL import Image
 
-from benchmarks.usage import resident_mib, split
+from benchmarks.redisload import Load, load
+from benchmarks.usage import busy_s, cpu_s, resident_mib, split
 from tests.support import orders
 from tests.support.hospital import API_KEY, Program
 from tests.support.kue import KueApi, KueProcess, install_kue
+from tests.support.rabbitmq import RabbitProcess
 from tests.support.redis import RedisProcess
 
-__all__ = ["SIDE_PX", "Measured", "Rig", "Side"]
+__all__ = ["MS", "SIDE_PX", "TILE_PX", "Broker", "Measured", "Rig", "Side"]
+
+#: A server of its own for Celery's messages.
+Broker = RedisProcess | RabbitProcess
 
 HERE = Path(__file__).resolve().parent
 SIDE_PX = 512
+TILE_PX = 512
+#: The programs sleep so long, in milliseconds.
+MS = (0, 200, 5000)
 ZIP_BYTES = 100_000
 #: Orders of one run are spread over so many slides.
 SLIDES = 8
+WARM_UP = 16
 _LIMIT_S = 300.0
 _SAMPLE_S = 0.5
 
@@ -60,6 +70,25 @@ required = ["output.zip"]
 archive = "output.zip"
 include_input = false
 """
+_TILES = """
+schema = 1
+name = "tiles"
+title = "Copies a ready mask for each tile"
+version = "1"
+command = ["{program}", "{mask}", "0", "{{output_dir}}/x-seg.png"]
+default_mpp = 0.25
+[input]
+format = "any"
+tile_px = {tile_px}
+[limits]
+timeout_s = 60
+memory_mib = 16
+cpus = 0.05
+pids = 8
+[outputs]
+required = ["*-seg.png"]
+mask = "*-seg.png"
+"""
 
 
 @dataclass
@@ -72,6 +101,22 @@ class Measured:
     cpu_s: dict[str, float]
     #: Largest memory seen, by kind of process.
     peak_mib: dict[str, float] = field(default_factory=dict)
+    #: What each Redis did meanwhile, without what was asked to see how far the side is.
+    loads: dict[str, Load] = field(default_factory=dict)
+    #: Cores that processes of others used meanwhile.
+    others_cores: float = 0.0
+    pids: Mapping[str, Iterable[int]] = field(default_factory=dict)
+    #: Shares of a core by kind of process while nothing was to do; where it was measured.
+    idle: dict[str, float] = field(default_factory=dict)
+
+    _next_sample: float = 0.0
+
+    def sample(self) -> None:
+        """Look at the memory, if the last look is a while ago."""
+        if time.perf_counter() > self._next_sample:
+            self._next_sample = time.perf_counter() + _SAMPLE_S
+            now = {name: resident_mib(pids) for name, pids in self.pids.items()}
+            self.peak_mib = {name: max(self.peak_mib[name], mib) for name, mib in now.items()}
 
     @property
     def per_s(self) -> float:
@@ -88,7 +133,20 @@ class Measured:
             "orders_per_s": round(self.per_s, 2),
             "cpu_ms_per_order": {name: round(self.cpu_ms(name), 3) for name in self.cpu_s},
             "peak_mib": {name: round(mib, 1) for name, mib in self.peak_mib.items()},
+            "idle_share_of_a_core": {name: round(share, 5) for name, share in self.idle.items()},
+            "others_cores": round(self.others_cores, 2),
+            "redis_per_order": {name: done.document(self.orders) for name, done in self.loads.items()},
         }
+
+
+def resting(pids: Mapping[str, Iterable[int]], seconds: float) -> dict[str, float]:
+    """Return the shares of a core that these processes use while nothing is to do."""
+    # What follows the last order, its acknowledgement for example, is over.
+    time.sleep(1)
+    before, began = split(pids), time.perf_counter()
+    time.sleep(seconds)
+    after, passed = split(pids), time.perf_counter() - began
+    return {name: (after[name] - before[name]) / passed for name in pids}
 
 
 class Node(KueProcess):
@@ -107,7 +165,18 @@ class Side:
     pids: dict[str, list[int]]
     #: Those that are held until the clock starts.
     held: list[int]
+    #: Clients of the Redis servers whose work is counted, by name.
+    servers: dict[str, redis.Redis] = field(default_factory=dict)
     programs: list[Program] = field(default_factory=list)
+
+    def hold(self) -> None:
+        """Nothing new begins from now on."""
+        for pid in self.held:
+            os.kill(pid, signal.SIGSTOP)
+
+    def let_go(self) -> None:
+        for pid in self.held:
+            os.kill(pid, signal.SIGCONT)
 
 
 class Rig:
@@ -130,6 +199,8 @@ class Rig:
         self._numbers = itertools.count(1)
         self._regions = itertools.count(1)
         self.env: dict[str, str] = {}
+        #: How often :meth:`ended` has asked.
+        self._looks = 0
 
     def __enter__(self) -> Rig:
         self._undo.callback(shutil.rmtree, self.folder, ignore_errors=True)
@@ -162,11 +233,13 @@ class Rig:
         subprocess.run(["gcc", "-O2", "-o", str(program), str(HERE / "program.c")], check=True)
         self.program = [str(program), str(ready)]
         algorithms = self.folder / "algorithms"
-        for ms in (0, 200):
-            folder = algorithms / f"copy{ms}"
-            folder.mkdir(parents=True)
-            text = _DESCRIPTOR.format(program=program, ready=ready, ms=ms)
-            (folder / "algorithm.toml").write_text(text)
+        mask = self.folder / "mask.png"
+        Image.new("L", (TILE_PX, TILE_PX)).save(mask)
+        texts = {f"copy{ms}": _DESCRIPTOR.format(program=program, ready=ready, ms=ms) for ms in MS}
+        texts["tiles"] = _TILES.format(program=program, mask=mask, tile_px=TILE_PX)
+        for name, text in texts.items():
+            (algorithms / name).mkdir(parents=True)
+            (algorithms / name / "algorithm.toml").write_text(text)
 
     def _write_config(self) -> None:
         port = self.peers_url.rpartition(":")[2]
@@ -210,17 +283,25 @@ class Rig:
         case_id = f"TCGA-02-{number % SLIDES:04d}-01Z-00-DX1"
         return orders.v4(case_id=case_id, algorithm=f"copy{ms}", x=number, y=0, w=SIDE_PX, h=SIDE_PX)
 
+    def in_tiles(self, tiles_on_a_side: int) -> dict[str, Any]:
+        """Return the document of an order for a square of so many times so many tiles."""
+        side_px = tiles_on_a_side * TILE_PX
+        case_id = f"TCGA-02-{next(self._regions) % SLIDES:04d}-01Z-00-DX1"
+        return orders.v4(case_id=case_id, algorithm="tiles", x=0, y=0, w=side_px, h=side_px)
+
     def place(self, job_type: str, count: int, ms: int) -> list[str]:
         """Order by Kue's HTTP API, one request for each, and return the ids."""
         return [self.kue.post_job(job_type, self.document(ms)) for _ in range(count)]
 
     def fill(self, job_type: str, count: int) -> None:
         """Have *count* orders wait behind all others. Not by Kue, which would take minutes."""
-        text = json.dumps(self.document(0))
-        first = int(self.client.incrby("q:ids", count)) - count + 1
+        first, _, last = json.dumps(self.document(0)).partition('"x": "')
+        last = last.partition('"')[2]
+        begin = int(self.client.incrby("q:ids", count)) - count + 1
         pipeline = self.client.pipeline(transaction=False)
-        for number in range(first, first + count):
+        for number in range(begin, begin + count):
             member = f"{len(str(number)):02d}|{number}"
+            text = f'{first}"x": "{number % 99_000}"{last}'
             fields = {"type": job_type, "data": text, "state": "inactive", "priority": "10"}
             pipeline.hset(f"q:job:{number}", mapping=fields | {"max_attempts": "1", "created_at": "1"})
             for index in ("q:jobs", "q:jobs:inactive", f"q:jobs:{job_type}:inactive"):
@@ -241,41 +322,79 @@ class Rig:
         return seen[left_px]
 
     def ended(self, job_type: str) -> int:
-        failed = self.client.zcard(f"q:jobs:{job_type}:failed")
+        with self.client.pipeline(transaction=False) as pipeline:
+            for state in ("failed", "complete"):
+                pipeline.zcard(f"q:jobs:{job_type}:{state}")
+            failed, complete = pipeline.execute()
+        self._looks += 1
         if failed:
             (first,) = self.client.zrange(f"q:jobs:{job_type}:failed", 0, 0)
             raise AssertionError(self.client.hget(f"q:job:{first.partition('|')[2]}", "error"))
-        return int(self.client.zcard(f"q:jobs:{job_type}:complete"))
+        return int(complete)
 
     # -- sides ----------------------------------------------------------------------------------------------
 
     @contextmanager
-    def dynsvc(self, processes: int = 1, slots: int = 32, **env: str) -> Iterator[Side]:
-        """A bridge, and worker processes that have *slots* together."""
+    def dynsvc(
+        self,
+        processes: int = 1,
+        slots: int = 32,
+        *,
+        broker: Broker | None = None,
+        queues: tuple[str, ...] = ("io,cpu",),
+        arguments: tuple[str, ...] = (),
+        bridges: int = 1,
+        **env: str,
+    ) -> Iterator[Side]:
+        """A bridge, and worker processes that have *slots* together.
+
+        Parameters
+        ----------
+        broker
+            A database of the orders' Redis by default.
+        queues
+            So many workers for each of the *processes*, each for queues of its own and with all its slots.
+        arguments
+            For each worker.
+        bridges
+            Side by side.
+        """
         job_type = f"dynsvc{next(self._numbers)}"
         env = {**self.env, "DYNSVC_JOB_TYPES": job_type, **env}
-        with self.redis.client(db=1) as broker:
-            broker.flushdb()
+        servers = {"orders": self.client}
+        if broker is None:
+            with self.redis.client(db=1) as messages:
+                messages.flushdb()
+        else:
+            env["DYNSVC_BROKER_URL"] = broker.url
+            if isinstance(broker, RedisProcess):
+                servers["broker"] = broker.client()
+                servers["broker"].flushall()
         # What an earlier run left in flight would take places in the window.
         self.client.delete("dynsvc:q:leases")
-        programs = []
+        programs: list[Program] = []
         try:
-            for number in range(processes):
+            for number, queue in itertools.product(range(processes), queues):
                 share = slots // processes + (number < slots % processes)
-                argv = [sys.executable, "-m", "celery", "-A", "dynsvc", "worker", "-n", f"w{number}@%h"]
-                programs.append(Program("worker", [*argv, "-c", str(share)], env, self.folder))
-            bridge = Program("bridge", [sys.executable, "-m", "bridge"], env, self.folder)
-            programs.append(bridge)
-            for worker in programs[:-1]:
+                name = f"w{number}-{queue.replace(',', '-')}@%h"
+                argv = [sys.executable, "-m", "celery", "-A", "dynsvc", "worker", "-n", name, "-Q", queue]
+                programs.append(Program("worker", [*argv, "-c", str(share), *arguments], env, self.folder))
+            workers = list(programs)
+            argv = [sys.executable, "-m", "bridge"]
+            programs += [Program("bridge", argv, env, self.folder) for _ in range(bridges)]
+            for worker in workers:
                 worker.wait_for(" ready.")
-            bridge.wait_for("bridge started")
+            for bridge in programs[len(workers) :]:
+                bridge.wait_for("bridge started")
             pids = {
-                "bridge": [bridge.process.pid],
-                "workers": [worker.process.pid for worker in programs[:-1]],
+                "bridge": [bridge.process.pid for bridge in programs[len(workers) :]],
+                "workers": [worker.process.pid for worker in workers],
                 "redis": [self.redis.pid],
                 "peers": [self.peers.pid],
             }
-            yield Side(job_type, pids, [bridge.process.pid], programs)
+            if broker is not None:
+                pids["broker"] = [broker.pid]
+            yield Side(job_type, pids, pids["bridge"], servers, programs)
         except BaseException:
             for program in programs:
                 print(f"==> {program.log_path.name}\n{program.log[-3000:]}", file=sys.stderr)
@@ -287,6 +406,8 @@ class Rig:
             for program in programs:
                 program.stop()
                 program.log_path.unlink(missing_ok=True)
+            if "broker" in servers:
+                servers["broker"].close()
 
     @contextmanager
     def native(self, concurrency: int, ms: int) -> Iterator[Side]:
@@ -305,24 +426,61 @@ class Rig:
             node.wait_ready()
             node.send({"go": True})
             pids = {"worker": [node.pid], "redis": [self.redis.pid], "peers": [self.peers.pid]}
-            yield Side(job_type, pids, [node.pid])
+            yield Side(job_type, pids, [node.pid], {"orders": self.client})
         finally:
             node.stop()
 
-    def run(self, side: Side, count: int, ms: int, *, warm_up: int = 16, behind: int = 0) -> Measured:
-        """Let *side* work off *count* orders that wait, after a few that warm it up.
-
-        With *behind*, so many others wait behind them, and some of those are worked off too at the end.
-        """
+    def run(
+        self, side: Side, count: int, ms: int, *, warm_up: int = WARM_UP, idle_s: float = 0.0
+    ) -> Measured:
+        """Let *side* work off *count* orders that wait, after a few that warm it up and *idle_s* of rest."""
         self.place(side.job_type, warm_up, ms)
         self.until(lambda: self.ended(side.job_type) >= warm_up)
-        for pid in side.held:
-            os.kill(pid, signal.SIGSTOP)
+        idle = resting(side.pids, idle_s) if idle_s else {}
+        side.hold()
         self.place(side.job_type, count, ms)
-        self.fill(side.job_type, behind)
-        return self.measured(
-            side.pids, side.held, count, lambda: self.ended(side.job_type) >= warm_up + count
+        measured = self.measured(
+            side.pids,
+            side.held,
+            count,
+            lambda: self.ended(side.job_type) >= WARM_UP + count,
+            servers=side.servers,
         )
+        measured.idle = idle
+        return measured
+
+    def steady(self, side: Side, waiting: int, seconds: float) -> Measured:
+        """Measure *side* at work for *seconds*, while *waiting* orders wait: each that begins is replaced.
+
+        What began before the clock and ended within is as much as what begins within and ends after it: the
+        cost measured is that of the orders that ended. The commands that add orders are left out.
+        """
+        kind = side.job_type
+        self.fill(kind, waiting)
+
+        def refill() -> int:
+            missing = waiting - int(self.client.zcard(f"q:jobs:{kind}:inactive"))
+            if missing > 0:
+                self.fill(kind, missing)
+            return max(0, missing)
+
+        def warm() -> bool:
+            refill()
+            return self.ended(kind) >= 2 * WARM_UP
+
+        self.until(warm)
+        filled: list[int] = []
+        before = self.ended(kind)
+        with self.clock(side.pids, side.servers) as measured:
+            until = time.perf_counter() + seconds
+            while time.perf_counter() < until:
+                filled.append(refill())
+                measured.sample()
+                time.sleep(0.05)
+            measured.orders = self.ended(kind) - before
+        own = {"zcard": len(filled), "incrby": sum(map(bool, filled)), "hset": sum(filled)}
+        measured.loads["orders"] = measured.loads["orders"].without({**own, "zadd": 3 * sum(filled)})
+        return measured
 
     def measured(
         self,
@@ -330,22 +488,41 @@ class Rig:
         held: Iterable[int],
         count: int,
         done: Callable[[], bool],
+        servers: Mapping[str, redis.Redis] | None = None,
     ) -> Measured:
         """Start the clock, let the held processes go on, and stop it when it is *done*."""
-        before, peak_mib = split(pids), dict.fromkeys(pids, 0.0)
-        began, next_sample = time.perf_counter(), 0.0
-        for pid in held:
-            os.kill(pid, signal.SIGCONT)
-        while not done():
-            if (now := time.perf_counter()) - began > _LIMIT_S:
-                raise AssertionError(f"not done within {_LIMIT_S:g} s")
-            if now > next_sample:
-                next_sample = now + _SAMPLE_S
-                peak_mib = {name: max(peak_mib[name], resident_mib(pids[name])) for name in pids}
-            time.sleep(0.01)
-        seconds = time.perf_counter() - began
+        with self.clock(pids, servers or {}) as measured:
+            measured.orders = count
+            for pid in held:
+                os.kill(pid, signal.SIGCONT)
+            began = time.perf_counter()
+            while not done():
+                if time.perf_counter() - began > _LIMIT_S:
+                    raise AssertionError(f"not done within {_LIMIT_S:g} s")
+                measured.sample()
+                time.sleep(0.01)
+        return measured
+
+    @contextmanager
+    def clock(
+        self, pids: Mapping[str, Iterable[int]], servers: Mapping[str, redis.Redis]
+    ) -> Iterator[Measured]:
+        """Measure what these processes and servers do until the block ends; it must say how many orders."""
+        everything = [os.getpid()]
+        measured = Measured(0, 0.0, {}, dict.fromkeys(pids, 0.0), pids=pids)
+        looks, loads = self._looks, {name: load(client) for name, client in servers.items()}
+        before, known, busy, began = split(pids), cpu_s(everything), busy_s(), time.perf_counter()
+        yield measured
+        measured.seconds = time.perf_counter() - began
         after = split(pids)
-        return Measured(count, seconds, {name: after[name] - before[name] for name in pids}, peak_mib)
+        measured.cpu_s = {name: after[name] - before[name] for name in pids}
+        others = (busy_s() - busy) - (cpu_s(everything) - known)
+        measured.others_cores = max(0.0, others) / measured.seconds
+        for name, client in servers.items():
+            measured.loads[name] = load(client) - loads[name]
+        if "orders" in measured.loads:
+            asked = self._looks - looks
+            measured.loads["orders"] = measured.loads["orders"].without({"zcard": 2 * asked}, asked)
 
     @staticmethod
     def until(check: Callable[[], bool], limit_s: float = 60.0) -> None:

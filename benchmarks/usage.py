@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-__all__ = ["cpu_s", "family", "resident_mib"]
+__all__ = ["busy_s", "cpu_s", "family", "resident_mib"]
 
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
@@ -67,3 +67,9 @@ def resident_mib(pids: Iterable[int]) -> float:
 def split(groups: Mapping[str, Iterable[int]]) -> dict[str, float]:
     """Return the CPU seconds of each named group of processes."""
     return {name: cpu_s(pids) for name, pids in groups.items()}
+
+
+def busy_s() -> float:
+    """Return the CPU seconds of everything on this machine, since it was started."""
+    user, nice, system, _idle, _wait, *rest = map(int, Path("/proc/stat").read_text().split()[1:9])
+    return (user + nice + system + sum(rest)) * _TICK_S
