@@ -1,8 +1,9 @@
 """Choose the runtime of this host by name, or by what the host has.
 
 A runtime is an entry point of the group ``dynsvc.runtimes``: something that, called with the keyword
-arguments ``scratch`` (a folder of this host), ``worker_id`` (a name that outlives the process) and
-``host_scratch`` (the engine host's name of *scratch*, or None), gives a :class:`dynsvc.runtime.Runtime`.
+arguments ``scratch`` (a folder of this host), ``worker_id`` (a name that outlives the process),
+``host_scratch`` (the engine host's name of *scratch*, or None) and ``sif_folder`` (where images are that are
+files, or None), gives a :class:`dynsvc.runtime.Runtime`.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ def _load(name: str, settings: Settings) -> Runtime:
             scratch=settings.scratch,
             worker_id=_worker_id(settings),
             host_scratch=str(settings.host_scratch) if settings.host_scratch else None,
+            sif_folder=settings.sif_folder,
         ),
     )
 

@@ -131,6 +131,8 @@ class Settings(BaseModel):
     order_source: Literal["redis", "http"] = "redis"
     #: What executes algorithms: an entry point of ``dynsvc.runtimes``; by default docker, where an engine is.
     runtime: str | None = None
+    #: Images of the runtime apptainer. Default: ``sif`` in the scratch folder.
+    sif_folder: Path | None = None
     #: Whose runs may meet in one kept container: those of all orders here, of one patient, or none at all.
     share_containers: Literal["site", "subject", "none"] = "site"
     #: Root of mounted slides; files outside it are never opened.

@@ -175,6 +175,11 @@ def _run(noted: Noted, executed: Noted | None) -> Iterator[str]:
 
 
 def _flags(facts: Mapping[str, Any]) -> str:
+    if facts["runtime"] == "apptainer":
+        flags = ["--containall --cleanenv --no-home --no-privs --no-mount bind-paths,hostfs"]
+        flags += [] if facts["network"] else ["--net --network none"]
+        flags += ["--nv"] if facts["gpus"] else []
+        return " ".join(flags)
     flags = [
         "--init --read-only --cap-drop ALL --security-opt no-new-privileges",
         f"--network {'default' if facts['network'] else 'none'}",

@@ -25,8 +25,10 @@ from dynsvc.errors import (
     TimeLimitExceeded,
 )
 from dynsvc.runtime import Limits, Run, RunOutcome, Runtime
-from tests.support.images import base_image, engine
+from tests.support.images import BASE_IMAGE, base_image, engine
 from tests.support.kept import serving
+from tests.support.sif import sif_folder
+from workers.runtimes.apptainer import ApptainerRuntime
 from workers.runtimes.docker import DockerRuntime
 from workers.runtimes.process import ProcessRuntime
 
@@ -99,7 +101,13 @@ class Host:
         return found
 
 
-@pytest.fixture(params=["process", pytest.param("docker", marks=pytest.mark.docker)])
+@pytest.fixture(
+    params=[
+        "process",
+        pytest.param("docker", marks=pytest.mark.docker),
+        pytest.param("apptainer", marks=pytest.mark.docker),
+    ]
+)
 def host(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Host]:
     for name in ("input", "output", "scratch"):
         (tmp_path / name).mkdir()
@@ -108,6 +116,11 @@ def host(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Host]:
         host = Host(runtime, None, tmp_path)
         yield host
         runtime.close()
+    elif request.param == "apptainer":
+        apptainer_runtime = ApptainerRuntime(scratch=tmp_path / "scratch", sif_folder=sif_folder())
+        host = Host(apptainer_runtime, BASE_IMAGE, tmp_path)
+        yield host
+        apptainer_runtime.close()
     else:
         image = base_image()
         docker_runtime = DockerRuntime(worker_id="contract-test")
@@ -425,6 +438,6 @@ def test_each_mode_does_the_same_for_one_run_after_the_other(host: Host, mode: A
         assert [path.name for path in host.output_dir.iterdir()] == ["result"]
         assert (host.output_dir / "result").read_text() == text
         assert outcome.last_lines == "done"
-        kept_here = {"docker": {"shim", "warm"}, "process": {"warm"}}[host.runtime.name]
+        kept_here = {"warm"} if host.runtime.name == "process" else {"shim", "warm"}
         assert outcome.warm == (text == "two" and mode in kept_here)
         (host.output_dir / "result").unlink()

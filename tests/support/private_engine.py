@@ -13,7 +13,7 @@ import subprocess
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import docker
 
 from tests.support.services import missing
 
-__all__ = ["PrivateEngine", "running_engine"]
+__all__ = ["PrivateEngine", "programs_with_libraries", "running_engine"]
 
 START_S = 60.0
 #: What the containers of these tests consist of.
@@ -123,7 +123,7 @@ class PrivateEngine:
         """Make an image of this host's own shell, with scripts in ``/bin`` and files in ``/``."""
         stream = io.BytesIO()
         with tarfile.open(fileobj=stream, mode="w") as archive:
-            for name, path in sorted(_programs_with_libraries().items()):
+            for name, path in sorted(programs_with_libraries(_PROGRAMS).items()):
                 archive.add(os.path.realpath(path), name, recursive=False)
             given = {f"bin/{each}": (text.encode(), 0o755) for each, text in programs.items()}
             given |= {each: (content, 0o644) for each, content in files.items()}
@@ -168,9 +168,9 @@ def _mounts() -> str:
     return Path("/proc/self/mounts").read_text()
 
 
-def _programs_with_libraries() -> dict[str, str]:
-    """Return what the image has of this host, by its name in the image."""
-    found = {f"bin/{program}": shutil.which(program) or "" for program in _PROGRAMS}
+def programs_with_libraries(programs: Iterable[str]) -> dict[str, str]:
+    """Return what an image needs of this host, by its name in the image."""
+    found = {f"bin/{program}": shutil.which(program) or "" for program in programs}
     for path in list(found.values()):
         listed = subprocess.run(["ldd", path], capture_output=True, text=True, check=True).stdout
         found |= {library.lstrip("/"): library for library in re.findall(r"(/\S+\.so\S*)", listed)}

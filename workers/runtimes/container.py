@@ -106,7 +106,7 @@ def container_config(
         # Both are set, so that nothing of the image's ENTRYPOINT and CMD comes between.
         "Entrypoint": [program_name(run)],
         "Cmd": list(run.argv[1:]),
-        "Env": [f"{name}={value}" for name, value in environment(run, **own).items()],
+        "Env": [f"{name}={value}" for name, value in environment(run, own).items()],
         "User": user,
         "Healthcheck": {"Test": ["NONE"]},
         "AttachStdout": True,

@@ -30,9 +30,10 @@ from workers.runtimes.cpus import CpuSet
 from workers.runtimes.drain import Drain
 from workers.runtimes.ending import Ending
 from workers.runtimes.engine import Engine, engine_errors
-from workers.runtimes.kept import KeptContainer, KeptContainers, can_be_kept
+from workers.runtimes.kept import KeptContainer, KeptContainers
 from workers.runtimes.netns import NetworkHolders
 from workers.runtimes.ownership import give_folders
+from workers.runtimes.serving import can_be_kept
 from workers.runtimes.slot import Place, is_abandoned, remove_abandoned
 from workers.runtimes.stream import Stream
 
@@ -69,12 +70,19 @@ class DockerRuntime:
         A name of the worker that survives its restart: the label by which left-overs are found.
     host_scratch
         The engine host's name of *scratch*, where it cannot be found out (Docker Desktop, remote engines).
+    sif_folder
+        Taken so that all runtimes are made alike; the engine has its images.
     """
 
     name = "docker"
 
     def __init__(
-        self, *, scratch: Path | None = None, worker_id: str = "", host_scratch: str | None = None
+        self,
+        *,
+        scratch: Path | None = None,
+        worker_id: str = "",
+        host_scratch: str | None = None,
+        sif_folder: Path | None = None,  # noqa: ARG002
     ) -> None:
         self._worker_id = worker_id
         self._engine = Engine({scratch.resolve(): host_scratch} if scratch and host_scratch else None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from dynsvc.errors import AlgorithmUnavailable, DeviceUnavailable
 from dynsvc.runtime import Run
 
@@ -20,8 +22,8 @@ _THREADS = (
 )
 
 
-def environment(run: Run, **own: str) -> dict[str, str]:
-    """Return the variables of *run*: the runtime's *own*, then what its descriptor sets, then its ids."""
+def environment(run: Run, own: Mapping[str, str], *, ids: bool = True) -> dict[str, str]:
+    """Return the variables of *run*: the runtime's *own*, then what its descriptor sets, then its *ids*."""
     threads = str(max(1, int(run.limits.cpus)))
     return {
         # Without it, Python programs hold their progress back until they end.
@@ -29,7 +31,7 @@ def environment(run: Run, **own: str) -> dict[str, str]:
         **dict.fromkeys(_THREADS, threads),
         **own,
         **run.env,
-        **dict(zip(RUN_IDS, (run.order_id, run.attempt), strict=True)),
+        **(dict(zip(RUN_IDS, (run.order_id, run.attempt), strict=True)) if ids else {}),
     }
 
 

@@ -13,15 +13,26 @@ from pathlib import Path
 from typing import IO
 
 from dynsvc.errors import EngineUnavailable
-from dynsvc.runtime import Run
+from dynsvc.runtime import Limits
 from workers.runtimes import guard
 from workers.runtimes.nursery import start_guard
 
-__all__ = ["Guarded", "Report"]
+__all__ = ["Command", "Guarded", "Report"]
 
 #: The guard answers within milliseconds; killing a large family takes it up to 10 s.
 _GUARD_S = 15.0
 _READ_BYTES = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What a guard starts."""
+
+    #: Absolute path of the program.
+    program: str
+    argv: tuple[str, ...]
+    #: All of its variables.
+    env: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +54,10 @@ class Guarded:
 
     Parameters
     ----------
-    run
-        Whose argument list and limits the program has.
-    program
-        Its absolute path.
-    env
-        All of its variables.
+    command
+        What is started.
+    limits
+        What it and all that it starts may use.
     folder
         Its working folder; the guard removes it when the worker is gone.
     limit_s
@@ -65,9 +74,8 @@ class Guarded:
 
     def __init__(
         self,
-        run: Run,
-        program: str,
-        env: dict[str, str],
+        command: Command,
+        limits: Limits,
         folder: Path,
         limit_s: float,
         *,
@@ -108,13 +116,13 @@ class Guarded:
             for end in theirs:
                 os.close(end)
         order = {
-            "program": program,
-            "argv": list(run.argv),
-            "env": env,
+            "program": command.program,
+            "argv": list(command.argv),
+            "env": command.env,
             "scratch": str(folder),
             "timeout_s": limit_s,
-            "memory_kib": run.limits.memory_mib * 1024,
-            "pids": run.limits.pids,
+            "memory_kib": limits.memory_mib * 1024,
+            "pids": limits.pids,
         }
         with suppress(BrokenPipeError):  # then the guard said why
             self._hold.write(marshal.dumps(order))

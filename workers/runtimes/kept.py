@@ -15,23 +15,16 @@ from workers.runtimes.cpus import CpuSet
 from workers.runtimes.engine import Engine
 from workers.runtimes.output import Output
 from workers.runtimes.serving import MEMORY_PART, serve
-from workers.runtimes.shim import Shim, can_shim
+from workers.runtimes.shim import Shim
 from workers.runtimes.slot import Place, Slot
 from workers.runtimes.stream import Stream
 from workers.runtimes.talk import Conversation, Language
 from workers.runtimes.warm import Warm
 
-__all__ = ["KeptContainer", "KeptContainers", "can_be_kept"]
+__all__ = ["KeptContainer", "KeptContainers"]
 
 #: Output between two runs belongs to neither. A program that prints without end serves no further run.
 _SILENCE_S = 0.02
-
-
-def can_be_kept(run: Run) -> bool:
-    """Return whether *run* may go to a kept container: who names no trust domain shares with nobody."""
-    if not run.trust_domain:
-        return False
-    return bool(run.argv_warm) if run.mode == "warm" else run.mode == "shim" and can_shim(run)
 
 
 class KeptContainer:

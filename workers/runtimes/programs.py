@@ -1,4 +1,4 @@
-"""Programs of this host that serve one run after the other: ``warm`` ones."""
+"""Processes of this host that serve one run after the other."""
 
 from __future__ import annotations
 
@@ -11,29 +11,22 @@ from dataclasses import replace
 
 from dynsvc.errors import DynsvcError, StorageUnavailable
 from dynsvc.outputs import discard
-from dynsvc.runtime import Run, RunOutcome, Seen
+from dynsvc.runtime import Run, RunOutcome
 from workers.capacity import Capacity
 from workers.pool import Pool, Unusable
-from workers.runtimes.environment import RUN_IDS
-from workers.runtimes.guarded import Guarded
+from workers.runtimes.guarded import Command, Guarded
 from workers.runtimes.output import Output
 from workers.runtimes.serving import MEMORY_PART, serve
-from workers.runtimes.slot import Place
+from workers.runtimes.slot import Place, Slot
 from workers.runtimes.stream import Pipes
-from workers.runtimes.talk import Conversation
-from workers.runtimes.warm import Warm
+from workers.runtimes.talk import Conversation, Language
 
-__all__ = ["KeptProgram", "KeptPrograms", "can_be_kept"]
+__all__ = ["KeptProgram", "KeptPrograms"]
 
 #: Output between two runs belongs to neither. A program that prints without end serves no further run.
 _SILENCE_S = 0.02
 #: The worker notices the time limit itself; the guard does where the worker is stopped.
 _SLACK_S = 5.0
-
-
-def can_be_kept(run: Run) -> bool:
-    """Return whether *run* may go to a kept program: who names no trust domain shares with nobody."""
-    return run.mode == "warm" and bool(run.argv_warm and run.trust_domain)
 
 
 class KeptProgram:
@@ -42,13 +35,18 @@ class KeptProgram:
     Parameters
     ----------
     run
-        The first run, with the argument list of the program that stays.
-    program, env
-        As :class:`workers.runtimes.guarded.Guarded` takes them.
+        The first run.
+    command
+        Makes the command from a run, whose argument list is that of what stays, and from its working folder.
+    executed
+        What really runs, for the outcomes.
     place
-        Of this process, for the program's working folder.
-    seen
-        How the program names the folders of a run.
+        Of this process, for the working folder.
+    language
+        How it is spoken to.
+    slotted
+        Whether it sees two folders of its own, through which the files of all its runs pass. Else it is told
+        the folders of each run.
 
     Raises
     ------
@@ -61,28 +59,32 @@ class KeptProgram:
     def __init__(
         self,
         run: Run,
-        program: str,
-        env: dict[str, str],
+        command: Callable[..., Command],
+        executed: str,
         place: Place,
         *,
-        seen: Callable[[Run], Seen],
+        language: Language,
         ended: Callable[[], bool],
+        slotted: bool = False,
     ) -> None:
         self.memory_mib = run.limits.memory_mib
         self.gpu_ids: Collection[str] = run.gpu_ids
-        self.executed = program
+        self.executed = executed
         with ExitStack() as undo:
             self._folder = place.room(self.memory_mib)
             undo.callback(self._discard)
-            own = {name: text for name, text in env.items() if name not in RUN_IDS}
-            own |= {"HOME": str(self._folder), "TMPDIR": str(self._folder)} | dict(run.env)
+            self._slot = Slot(place, run) if slotted else None
+            if self._slot:
+                undo.callback(self._slot.close)
+            stays = replace(self._slot.as_seen(run) if self._slot else run, argv=language.argv(run))
+            started = command(stays, self._folder, kept=True)
             limit_s = run.limits.timeout_s + _SLACK_S
-            self._guarded = Guarded(run, program, own, self._folder, limit_s, attached=True)
+            self._guarded = Guarded(started, run.limits, self._folder, limit_s, attached=True)
             undo.callback(self._guarded.close)
             assert self._guarded.stdin  # noqa: S101  (it is attached)
             assert self._guarded.stderr  # noqa: S101
             self._streams = Pipes(self._guarded.stdin, self._guarded.stdout, self._guarded.stderr)
-            self._conversation = Conversation(self._streams, Warm(seen))
+            self._conversation = Conversation(self._streams, language)
             output = Output(lambda _line: None)
             try:
                 self._conversation.wait_ready(run, output, ended)
@@ -107,15 +109,24 @@ class KeptProgram:
         Unusable
             The program is gone or broke its protocol.
         """
+        if self._slot:
+            self._slot.put(run)
         self._guarded.limit(run.limits.timeout_s + _SLACK_S)
         try:
-            return self._conversation.ask(run, secrets.token_hex(16), output, ended)
+            duration_s, error = self._conversation.ask(run, secrets.token_hex(16), output, ended)
         finally:
             self._guarded.limit(math.inf)
+        if self._slot:
+            if error is None:
+                self._slot.take(run)
+            self._slot.clear()
+        return duration_s, error
 
     def close(self) -> None:
         """End the program and all that it started."""
         self._guarded.close()
+        if self._slot:
+            self._slot.close()
         self._discard()
 
     def _discard(self) -> None:
@@ -130,12 +141,9 @@ class KeptPrograms:
     ----------
     place
         This process's folder.
-    seen
-        How programs name the folders of a run.
     """
 
-    def __init__(self, place: Place, seen: Callable[[Run], Seen]) -> None:
-        self._place, self._seen = place, seen
+    def __init__(self, place: Place) -> None:
         self.pool: Pool[KeptProgram] = Pool(
             most=max(4, 2 * len(os.sched_getaffinity(0))),
             memory_mib=int(Capacity.of_host(None, None).total_mib * MEMORY_PART),
@@ -145,28 +153,29 @@ class KeptPrograms:
     def run(
         self,
         run: Run,
-        program: str,
-        env: dict[str, str],
+        executed: str,
+        start: Callable[[], KeptProgram],
         on_line: Callable[[str], None],
         ended: Callable[[], bool],
     ) -> RunOutcome | None:
         """Execute *run* by a kept program; None where it has to have a fresh one of its own.
+
+        Parameters
+        ----------
+        executed
+            What really runs: only what is the same serves.
+        start
+            Starts one.
 
         Raises
         ------
         DynsvcError
             How it ended, as :meth:`dynsvc.runtime.Runtime.run` says.
         """
-        stays = replace(run, argv=run.argv_warm)
-        domain = (run.argv_warm, run.limits, tuple(sorted(run.env.items())), run.trust_domain, run.gpu_ids)
-        outcome = serve(
-            self.pool,
-            (program, domain),
-            run,
-            lambda: KeptProgram(stays, program, env, self._place, seen=self._seen, ended=ended),
-            on_line=on_line,
-            ended=ended,
-        )
+        argv = run.argv_warm if run.mode == "warm" else ()
+        env = tuple(sorted(run.env.items()))
+        key = (run.mode, executed, argv, run.limits, env, run.trust_domain, run.gpu_ids)
+        outcome = serve(self.pool, key, run, start, on_line=on_line, ended=ended)
         if outcome is None:
             # What a broken program has left there is nobody's.
             discard(run.output_dir)

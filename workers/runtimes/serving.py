@@ -11,13 +11,21 @@ from dynsvc.errors import DynsvcError
 from dynsvc.runtime import Run, RunOutcome
 from workers.pool import Kept, Pool, Unusable
 from workers.runtimes.output import Output
+from workers.runtimes.shim import can_shim
 
-__all__ = ["MEMORY_PART", "Serving", "serve"]
+__all__ = ["MEMORY_PART", "Serving", "can_be_kept", "serve"]
 
 log = structlog.get_logger(__name__)
 
 #: The part of the memory that may be promised to what mostly waits.
 MEMORY_PART = 0.5
+
+
+def can_be_kept(run: Run) -> bool:
+    """Return whether *run* may go to something kept: who names no trust domain shares with nobody."""
+    if not run.trust_domain:
+        return False
+    return bool(run.argv_warm) if run.mode == "warm" else run.mode == "shim" and can_shim(run)
 
 
 class Serving(Kept, Protocol):
