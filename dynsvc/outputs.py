@@ -14,11 +14,14 @@ from typing import BinaryIO
 
 from dynsvc.errors import OutputMissing, OutputRefused, StorageUnavailable
 
-__all__ = ["OutputFile", "OutputLimits", "collect", "discard", "name_problem"]
+__all__ = ["OutputFile", "OutputLimits", "collect", "discard", "measure", "name_problem"]
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 #: Each level costs one open file while the tree is walked.
 _MAX_DEPTH = 16
+#: While a run goes on, it may have more than it may leave.
+_LIVE_DEPTH = 64
+_LIVE_ENTRIES = 100_000
 _MAX_NAME = 1024
 #: What Linux file systems take.
 _MAX_PART_BYTES = 255
@@ -130,6 +133,51 @@ def collect(folder: Path, algorithm: str, limits: OutputLimits) -> tuple[OutputF
         if len(names) < links[inode]:
             raise OutputRefused(algorithm, names[0], "it is a hard link to a file outside the folder")
     return tuple(sorted(found, key=lambda file: file.name))
+
+
+def measure(folder: Path, algorithm: str) -> int:
+    """Return how many bytes of the disk *folder* takes while its run goes on. No link is followed.
+
+    Raises
+    ------
+    OutputRefused
+        It cannot be measured: nested too deep, too many entries, a folder that nobody may read (permanent).
+    """
+    try:
+        top = os.open(folder, _FOLDER)
+    except OSError:
+        return 0  # the run is over, and somebody has removed it
+    total_bytes = 0
+    with _closing(top):
+        for count, status in enumerate(_living(top, PurePosixPath(), algorithm)):
+            if count > _LIVE_ENTRIES:
+                reason = f"it has more than {_LIVE_ENTRIES} files and folders"
+                raise OutputRefused(algorithm, "its folder", reason)
+            total_bytes += status.st_blocks * 512
+    return total_bytes
+
+
+def _living(at: int, above: PurePosixPath, algorithm: str) -> Iterator[os.stat_result]:
+    """Yield the status of every entry below *at*; what vanishes meanwhile is left out."""
+    with os.scandir(at) as entries:
+        for entry in entries:
+            try:
+                status = os.stat(entry.name, dir_fd=at, follow_symlinks=False)
+                inner = os.open(entry.name, _FOLDER, dir_fd=at) if stat.S_ISDIR(status.st_mode) else None
+            except PermissionError as error:
+                raise OutputRefused(
+                    algorithm, str(above / entry.name), "the folder cannot be read"
+                ) from error
+            except OSError:
+                continue
+            yield status
+            if inner is None:
+                continue
+            with _closing(inner):
+                if len(above.parts) + 1 >= _LIVE_DEPTH:
+                    reason = f"folders are nested deeper than {_LIVE_DEPTH}"
+                    raise OutputRefused(algorithm, str(above), reason)
+                yield from _living(inner, above / entry.name, algorithm)
 
 
 def discard(folder: Path) -> None:

@@ -19,13 +19,15 @@ class Limits:
     memory_mib: int
     cpus: float
     pids: int
-    #: Size of /tmp inside a container.
+    #: Size of /tmp inside a container, or of the working folder of a program.
     tmp_mib: int
     #: Number of GPUs, exclusively; 0 for a CPU run.
     gpus: int = 0
     #: Memory on one GPU, shared with other runs that fit; 0 for whole GPUs.
     gpu_memory_mib: int = 0
     network: bool = False
+    #: What it may write to its output folder.
+    output_bytes: int = 4 << 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -196,7 +196,7 @@ def run_of(
         argv=argv,
         input_dir=input_dir,
         output_dir=output_dir,
-        limits=algorithm.run_limits,
+        limits=replace(algorithm.run_limits, output_bytes=ports.settings.max_result_bytes),
         mode=mode or algorithm.mode,
         argv_warm=algorithm.run.command_warm,
         request=request,

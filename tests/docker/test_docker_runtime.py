@@ -127,7 +127,11 @@ def test_the_running_container_has_the_declared_isolation(inspected: dict[str, A
     assert host["PidsLimit"] == 64
     assert host["Memory"] == host["MemorySwap"] == 256 * 2**20
     assert host["NanoCpus"] == min(1_500_000_000, (os.cpu_count() or 1) * 10**9)
-    assert host["Ulimits"] == [{"Name": "core", "Hard": 0, "Soft": 0}]
+    largest = (4 << 30) + (1 << 20)
+    assert host["Ulimits"] == [
+        {"Name": "core", "Hard": 0, "Soft": 0},
+        {"Name": "fsize", "Hard": largest, "Soft": largest},
+    ]
     assert host["Tmpfs"] == {"/tmp": "rw,exec,nosuid,nodev,size=16m,mode=1777"}
     assert host["LogConfig"] == {"Type": "json-file", "Config": {"max-size": "1m", "max-file": "1"}}
     assert host["Binds"] is None

@@ -152,6 +152,10 @@ BREAKAGES: list[tuple[Callable[[HospitalSite], object], dict[str, str]]] = [
         {"runtime": "start the container engine", "algorithms": "build or pull the image"},
     ),
     (
+        lambda site: site.env.update(DYNSVC_RUNTIME="apptainer", PATH=str(site.folder)),
+        {"runtime": "a host that has the program apptainer on PATH", "algorithms": "names no image"},
+    ),
+    (
         lambda site: site.descriptor("no-such-program-here"),
         {"algorithms": "no-such-program-here is not on PATH"},
     ),

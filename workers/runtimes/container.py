@@ -10,6 +10,7 @@ from collections.abc import Collection
 from typing import Any
 
 from dynsvc.runtime import Run, Seen
+from workers.runtimes.bounds import file_bytes
 from workers.runtimes.environment import RUN_IDS, environment, gpu_variables, program_name
 
 __all__ = [
@@ -134,7 +135,10 @@ def container_config(
             "CpusetCpus": ",".join(map(str, sorted(cpuset))),
             # If the host runs out of memory, the kernel shall take the algorithm, not the worker.
             "OomScoreAdj": 500,
-            "Ulimits": [{"Name": "core", "Soft": 0, "Hard": 0}],
+            "Ulimits": [
+                {"Name": name, "Soft": most, "Hard": most}
+                for name, most in (("core", 0), ("fsize", file_bytes(limits)))
+            ],
             "Tmpfs": {"/tmp": f"rw,exec,nosuid,nodev,size={limits.tmp_mib}m,mode=1777"},  # noqa: S108
             # Never volumes by "Binds": they create a missing folder on the host, owned by root.
             "Mounts": [

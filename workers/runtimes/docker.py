@@ -15,6 +15,7 @@ from typing import Any
 from dynsvc.errors import AlgorithmUnavailable, DynsvcError, EngineUnavailable
 from dynsvc.runtime import Run, RunOutcome, Seen
 from workers.pool import Pool
+from workers.runtimes.bounds import bounded
 from workers.runtimes.container import (
     ATTEMPT_LABEL,
     DEADLINE_LABEL,
@@ -122,7 +123,8 @@ class DockerRuntime:
         try:
             container, connection = self._begin(run, user, cpus.ids)
             drain = Drain(connection, on_line)
-            return self._wait(run, container, drain, ended)
+            with bounded(run, ended, output=run.output_dir) as ask:
+                return self._wait(run, container, drain, ask)
         finally:
             if container:
                 self._engine.remove(container)
@@ -297,7 +299,8 @@ class DockerRuntime:
                     raise Ending(run, now - begin, drain.output.last_lines).by_owner()
                 ask_at = now + _ASK_S
             if now >= deadline:
-                raise Ending(run, now - begin, drain.output.last_lines).by_time_limit()
+                processes = self._engine.processes(container)
+                raise Ending(run, now - begin, drain.output.last_lines).by_time_limit(processes)
             if (
                 drained
             ):  # the engine notices the end a little after the streams, unless they were closed early

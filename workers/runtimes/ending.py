@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 
 from dynsvc.errors import (
@@ -22,6 +23,12 @@ _CANNOT_START = {
     126: "its program cannot be executed (exit status 126)",
     127: "its program, or one that it calls, was not found (exit status 127)",
 }
+#: So many of the processes that it may have are as good as all: they come and go.
+_NEARLY = 0.9
+#: What programs print that may start no more processes or threads.
+_NO_PROCESS = re.compile(
+    r"BlockingIOError: \[Errno 11\]|can't start new thread|[Cc]annot fork|fork: .*[Rr]esource temporarily"
+)
 
 
 class Ending:
@@ -44,9 +51,11 @@ class Ending:
         """Return the error for a run that was killed because nobody wants its result any more."""
         return AttemptEnded(self._run.order_id, f"{self._run.algorithm} was stopped after {self._duration}")
 
-    def by_time_limit(self) -> TimeLimitExceeded:
-        """Return the error for a run that was killed because it took too long."""
+    def by_time_limit(self, processes: int | None = None) -> TimeLimitExceeded:
+        """Return the error for a run that was killed because it took too long, with so many *processes*."""
         outcome = f"was ended by its time limit of {self._run.limits.timeout_s:g} s"
+        if processes and processes >= _NEARLY * self._run.limits.pids:
+            outcome += f"; it had {processes} processes, {self._run.limits.pids} is its limit"
         return TimeLimitExceeded(self._run.algorithm, outcome, self._last_lines)
 
     def by_memory_limit(self) -> OutOfMemory:
@@ -59,9 +68,17 @@ class Ending:
         outcome = f"was ended by its limit of {self._run.limits.pids} processes after {self._duration}"
         return AlgorithmFailed(self._run.algorithm, outcome, self._last_lines)
 
+    def by_tmp_limit(self) -> AlgorithmFailed:
+        """Return the error for a run that was killed because its temporary files took too much."""
+        outcome = f"was ended by its limit of {self._run.limits.tmp_mib} MiB in /tmp after {self._duration}"
+        return AlgorithmFailed(self._run.algorithm, outcome, self._last_lines)
+
     def by_report(self, outcome: str) -> AlgorithmFailed:
         """Return the error for a run that did not end its program: what it said, or failed to say."""
-        return AlgorithmFailed(self._run.algorithm, f"{outcome} after {self._duration}", self._last_lines)
+        outcome = f"{outcome} after {self._duration}"
+        if _NO_PROCESS.search(self._last_lines):
+            outcome += f"; it could not start a process, {self._run.limits.pids} is its limit"
+        return AlgorithmFailed(self._run.algorithm, outcome, self._last_lines)
 
     def by_itself(self, status: int, engine: str) -> DynsvcError | None:
         """Return the error for a run that ended without our doing, or None for a success.
@@ -89,8 +106,7 @@ class Ending:
             return AlgorithmUnavailable(
                 self._run.algorithm, f'{reason}. Last line: "{last[-1]}"' if last else reason
             )
-        outcome = f"ended with exit status {status} after {self._duration}"
-        return AlgorithmFailed(self._run.algorithm, outcome, self._last_lines)
+        return self.by_report(f"ended with exit status {status}")
 
 
 def _signal_name(number: int) -> str | None:

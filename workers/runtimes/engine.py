@@ -167,6 +167,13 @@ class Engine:
         )
         return None if private is None else (int(private) + int(shared or 0)) // _MIB
 
+    def processes(self, container: str) -> int | None:
+        """Return how many processes and threads a container has, or None where nobody tells."""
+        with suppress(docker.errors.DockerException, OSError, DynsvcError):
+            found = self.api().stats(container, stream=False, one_shot=True).get("pids_stats") or {}
+            return int(found["current"]) if "current" in found else None
+        return None
+
     def managed(self, **labels: str) -> list[dict[str, Any]]:
         """Return the engine's list of our containers, running or not, that have the *labels*."""
         wanted = [f"{MANAGED_LABEL}=1", *(f"dynsvc.{name}={value}" for name, value in labels.items())]

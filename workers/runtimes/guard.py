@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["QUICK_SUM", "descendants", "kib"]
 
 _PR_SET_CHILD_SUBREAPER = 36
-_RLIMIT_CORE = 4
+_RLIMIT_FSIZE, _RLIMIT_CORE = 1, 4
 _SIGKILL, _SIGPIPE, _SIGSTOP, _SIGXFSZ = 9, 13, 19, 25
 #: Memory of processes by their ``status``; pages that several share are counted for each.
 QUICK_SUM = ("RssAnon:", "RssShmem:")
@@ -82,7 +82,8 @@ def _guard(libc: ctypes.CDLL, fds: list[int]) -> None:
     order["stdin"] = stdin
     os.chdir(order["scratch"])
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    libc.setrlimit(_RLIMIT_CORE, (ctypes.c_ulong * 2)(0, 0))
+    for number, most in ((_RLIMIT_CORE, 0), (_RLIMIT_FSIZE, order["file_bytes"])):
+        libc.setrlimit(number, (ctypes.c_ulong * 2)(most, most))
     try:
         program = _start(order)
     except OSError as error:

@@ -15,6 +15,7 @@ from typing import IO
 from dynsvc.errors import EngineUnavailable
 from dynsvc.runtime import Limits
 from workers.runtimes import guard
+from workers.runtimes.bounds import file_bytes
 from workers.runtimes.nursery import start_guard
 
 __all__ = ["Command", "Guarded", "Report"]
@@ -123,6 +124,7 @@ class Guarded:
             "timeout_s": limit_s,
             "memory_kib": limits.memory_mib * 1024,
             "pids": limits.pids,
+            "file_bytes": file_bytes(limits),
         }
         with suppress(BrokenPipeError):  # then the guard said why
             self._hold.write(marshal.dumps(order))

@@ -20,6 +20,7 @@ import structlog
 from dynsvc.errors import AlgorithmUnavailable, DynsvcError, EngineUnavailable, StorageUnavailable
 from dynsvc.outputs import discard
 from dynsvc.runtime import Run, RunOutcome, Seen
+from workers.runtimes.bounds import bounded
 from workers.runtimes.ending import Ending
 from workers.runtimes.environment import program_name
 from workers.runtimes.guarded import Command, Guarded
@@ -129,8 +130,11 @@ class HostRuntime(ABC):
             raise StorageUnavailable(place, f"no working folder: {error.strerror}") from error
         try:
             command = self._command(run, folder, kept=False)
-            with _Watched(run, command, folder) as watched:
-                last_lines, duration_s = watched.wait(Output(on_line), ended, self)
+            with (
+                bounded(run, ended, output=run.output_dir, tmp=folder) as ask,
+                _Watched(run, command, folder) as watched,
+            ):
+                last_lines, duration_s = watched.wait(Output(on_line), ask, self)
         finally:
             try:
                 discard(folder)

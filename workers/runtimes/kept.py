@@ -10,6 +10,7 @@ from pathlib import Path
 from dynsvc.errors import DynsvcError
 from dynsvc.runtime import Run, RunOutcome
 from workers.pool import Pool, Unusable
+from workers.runtimes.bounds import Bound
 from workers.runtimes.container import LOCK_LABEL, MEMORY_LABEL, kept_config
 from workers.runtimes.cpus import CpuSet
 from workers.runtimes.engine import Engine
@@ -102,7 +103,9 @@ class KeptContainer:
             The container is gone or broke its protocol.
         """
         self.slot.put(run)
-        duration_s, error = self._conversation.ask(run, secrets.token_hex(16), output, ended)
+        bound = Bound(run, ended, output=self.slot.output_dir)
+        duration_s, error = self._conversation.ask(run, secrets.token_hex(16), output, bound)
+        bound.told(error)
         if error is None:
             self.slot.take(run)
         self.slot.clear()

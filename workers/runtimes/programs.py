@@ -14,6 +14,7 @@ from dynsvc.outputs import discard
 from dynsvc.runtime import Run, RunOutcome
 from workers.capacity import Capacity
 from workers.pool import Pool, Unusable
+from workers.runtimes.bounds import Bound
 from workers.runtimes.guarded import Command, Guarded
 from workers.runtimes.output import Output
 from workers.runtimes.serving import MEMORY_PART, serve
@@ -111,11 +112,14 @@ class KeptProgram:
         """
         if self._slot:
             self._slot.put(run)
+        output_dir = self._slot.output_dir if self._slot else run.output_dir
+        bound = Bound(run, ended, output=output_dir, tmp=self._folder)
         self._guarded.limit(run.limits.timeout_s + _SLACK_S)
         try:
-            duration_s, error = self._conversation.ask(run, secrets.token_hex(16), output, ended)
+            duration_s, error = self._conversation.ask(run, secrets.token_hex(16), output, bound)
         finally:
             self._guarded.limit(math.inf)
+        bound.told(error)
         if self._slot:
             if error is None:
                 self._slot.take(run)
