@@ -81,8 +81,8 @@ def test_output_and_temporary_files_have_limits_of_their_own(tmp_path: Path) -> 
 
 def test_a_program_that_met_the_limit_before_we_looked_is_told_the_limit(tmp_path: Path) -> None:
     run = made(tmp_path)
+    (run.output_dir / "x").write_bytes(bytes(600 * KIB))
     with pytest.raises(OutputRefused), bounded(run, lambda: False, output=run.output_dir):
-        (run.output_dir / "x").write_bytes(bytes(600 * KIB))
         raise AlgorithmFailed("seg", "ended with exit status 1", "File too large")
     (run.output_dir / "x").unlink()
     with pytest.raises(AlgorithmFailed), bounded(run, lambda: False, output=run.output_dir):

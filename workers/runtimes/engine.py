@@ -21,6 +21,7 @@ from dynsvc.errors import (
     DeviceUnavailable,
     DynsvcError,
     EngineUnavailable,
+    PeerRefused,
     SettingsInvalid,
 )
 from dynsvc.runtime import Run
@@ -257,6 +258,10 @@ def engine_errors(run: Run | None) -> Iterator[None]:
             raise SettingsInvalid(
                 "DYNSVC_SCRATCH", text, "a folder that the engine's host has as well"
             ) from error
+        if error.status_code == 403:
+            # An engine has no such answer; it is that of a proxy before it.
+            hint = "does the proxy before it allow what deploy/socket-proxy/haproxy.cfg allows?"
+            raise PeerRefused("docker", f"403 at {_address()}; {hint} {_words(text)}") from error
         if run and error.status_code == 400:
             raise AlgorithmUnavailable(run.algorithm, text) from error
         raise EngineUnavailable("docker", text) from error
@@ -269,6 +274,11 @@ def engine_errors(run: Run | None) -> Iterator[None]:
 def _no_image(run: Run) -> AlgorithmUnavailable:
     hint = f"image {run.image} is not on this host; docker pull {run.image}, or build it"
     return AlgorithmUnavailable(run.algorithm, hint)
+
+
+def _words(text: str) -> str:
+    """Return what a proxy's page says, on one line."""
+    return " ".join(re.sub(r"<[^>]*>", " ", text).split())[:200]
 
 
 def _address() -> str:

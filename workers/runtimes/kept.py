@@ -34,9 +34,9 @@ class KeptContainer:
     Raises
     ------
     Unusable
-        It ended, or said that it will never serve.
+        It cannot be started, ended, or said that it will never serve.
     DynsvcError
-        The run that it was started for ended meanwhile, or the engine cannot start it.
+        The run that it was started for ended meanwhile.
     """
 
     def __init__(
@@ -70,11 +70,16 @@ class KeptContainer:
                 cdi_devices=engine.cdi_devices,
                 cpuset=self._cpus.ids,
             )
-            self.container = engine.create(run, config, None)
-            undo.callback(engine.remove, self.container)
-            self._stream = Stream(engine.attach(run, self.container, stdin=True))
-            undo.callback(self._stream.close)
-            engine.start(run, self.container)
+            try:
+                self.container = engine.create(run, config, None)
+                undo.callback(engine.remove, self.container)
+                self._stream = Stream(engine.attach(run, self.container, stdin=True))
+                undo.callback(self._stream.close)
+                engine.start(run, self.container)
+            except DynsvcError as error:
+                # Whether the engine, or a proxy before it, only minds that it is kept shows at once: the run
+                # gets a container of its own, or the final error of that one.
+                raise Unusable(f"it cannot be started: {error}") from error
             self._conversation = Conversation(self._stream, language)
             output = Output(lambda _line: None)
             try:
