@@ -2,19 +2,23 @@
 
 Celery's messages have a broker of their own, so that the orders' Redis and the broker are measured apart.
 Orders: all steps in one worker, or divided over workers for io and for cpu; Redis or RabbitMQ as the broker;
-two bridges; a window of 1 024. A second of work: programs of 5 s against 0 s. A tile: the difference between
-two regions of different size. An idle worker: 1 to 8 of them, with and without gossip.
+two bridges; a window of 1 024. A second of work: programs that run, against an idle system. A tile: the
+difference between two regions of different size. An idle worker: 1 to 8 of them, with and without gossip.
 """
 
 from __future__ import annotations
 
+import json
 import random
+import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from statistics import median
 from typing import Any
 
+from benchmarks.redisload import load
 from benchmarks.report import arguments, machine, table, written
 from benchmarks.rig import Broker, Measured, Rig
 from tests.support.rabbitmq import running_rabbitmq
@@ -24,9 +28,13 @@ __all__ = ["main"]
 
 NAME = "costs"
 SLOTS = 16
-LONG_MS = 5000
+RUNNING, RUNNING_MS, RUNNING_S = 32, 5000, 3.0
 #: Tiles on a side of the two regions.
 SMALL, LARGE = 9, 18
+#: Who hears the event of a worker; its size is that of a heartbeat, as it is sent.
+SUBSCRIBERS, EVENT = 100, "x" * 770
+#: Few looks, because they are counted.
+LOOK_S = 0.1
 TILES = LARGE**2 - SMALL**2
 DIVIDED = ("io", "cpu")
 QUIET = ("--without-gossip", "--without-mingle")
@@ -35,10 +43,10 @@ Parameters = dict[str, float]
 
 
 def per_unit(run: Measured, units: float) -> Parameters:
-    """Return what one of *units* cost each part."""
-    found = {f"{part}_cpu_ms": 1000 * run.cpu_s[part] / units for part in ("bridge", "workers")}
-    if "broker" in run.cpu_s:
-        found["broker_cpu_ms"] = 1000 * run.cpu_s["broker"] / units
+    """Return what one of *units* cost each part. Of the workers, what Python itself used stands apart."""
+    parts = ("bridge", "workers", "broker", "peers")
+    found = {f"{part}_cpu_ms": 1000 * run.cpu_s[part] / units for part in parts}
+    found["workers_alone_cpu_ms"] = 1000 * run.workers_alone_s / units
     for name, done in run.loads.items():
         found[f"{name}_us"] = 1e6 * done.cpu_s / units
         found[f"{name}_commands"] = done.commands / units
@@ -56,10 +64,26 @@ def difference(large: Parameters, small: Parameters, units: float) -> Parameters
     return {name: max(0.0, value - small[name]) / units for name, value in large.items()}
 
 
-def working(rig: Rig, broker: Broker, count: int, ms: int = 0, **how: Any) -> Measured:
-    slots = 2 * SLOTS if ms else SLOTS
-    with rig.dynsvc(1, slots, broker=broker, arguments=QUIET, **how) as side:
-        return rig.run(side, count, ms)
+def working(rig: Rig, broker: Broker, count: int, **how: Any) -> Measured:
+    with rig.dynsvc(1, SLOTS, broker=broker, arguments=QUIET, **how) as side:
+        return rig.run(side, count, 0, look_s=LOOK_S)
+
+
+def running(rig: Rig, broker: Broker) -> Measured:
+    """Measure while nothing begins or ends: what is left are the leases, and looks at the attempts."""
+    with rig.dynsvc(1, RUNNING, broker=broker, arguments=QUIET) as side:
+        rig.place(side.job_type, 1, 0)
+        rig.until(lambda: rig.ended(side.job_type) == 1)
+        rig.place(side.job_type, RUNNING, RUNNING_MS)
+        rig.until(lambda: rig.client.zcard(f"q:jobs:{side.job_type}:active") == RUNNING)
+        # All programs have been started when the last order is active for a moment.
+        time.sleep((RUNNING_MS / 1000 - RUNNING_S) / 2)
+        with rig.clock(side.pids, side.servers) as measured:
+            time.sleep(RUNNING_S)
+        if rig.ended(side.job_type) != 1:
+            raise AssertionError("orders ended while the others were measured")
+        rig.until(lambda: rig.ended(side.job_type) == 1 + RUNNING)
+        return measured
 
 
 def steady(rig: Rig, broker: Broker, window: int, seconds: float) -> Measured:
@@ -77,7 +101,12 @@ def tiles(rig: Rig, broker: Broker, tiles_on_a_side: int) -> Measured:
         side.hold()
         rig.kue.post_job(side.job_type, rig.in_tiles(tiles_on_a_side))
         return rig.measured(
-            side.pids, side.held, 1, lambda: rig.ended(side.job_type) == 2, servers=side.servers
+            side.pids,
+            side.held,
+            1,
+            lambda: rig.ended(side.job_type) == 2,
+            servers=side.servers,
+            look_s=LOOK_S,
         )
 
 
@@ -89,11 +118,35 @@ def idle(rig: Rig, broker: Broker, workers: int, seconds: float, *arguments: str
         return measured
 
 
+def messages() -> Parameters:
+    """Return what Redis does for an empty round trip, at rest and busy, and for each who hears an event."""
+    with running_redis() as server, server.client() as client, ExitStack() as undo:
+        began = load(client)
+        for _ in range(1000):
+            client.ping()
+            time.sleep(0.002)
+        rested = load(client)
+        argv = ["redis-benchmark", "-p", str(server.port), "-c", "50", "-n", "100000", "-q", "PING"]
+        subprocess.run(argv, stdout=subprocess.DEVNULL, check=True)
+        pinged = load(client)
+        for _ in range(SUBSCRIBERS):
+            undo.enter_context(server.client().pubsub()).subscribe("events")
+        subscribed = load(client)
+        for _ in range(300):
+            client.publish("events", EVENT)
+        at_rest, busy, published = rested - began, pinged - rested, load(client) - subscribed
+    return {
+        "at_rest_us": 1e6 * at_rest.cpu_s / at_rest.calls["ping"],
+        "busy_us": 1e6 * busy.cpu_s / busy.calls["ping"],
+        "delivery_us": 1e6 * published.cpu_s / published.calls["publish"] / SUBSCRIBERS,
+    }
+
+
 def sides(
     rig: Rig, broker: RedisProcess, rabbit: Broker, count: int, seconds: float
 ) -> dict[str, Callable[[], Parameters]]:
-    def orders(used: Broker, number: int = count, **how: Any) -> Callable[[], Parameters]:
-        return lambda: per_unit(working(rig, used, number, **how), number)
+    def orders(used: Broker, **how: Any) -> Callable[[], Parameters]:
+        return lambda: per_unit(working(rig, used, count, **how), count)
 
     def window(size: int) -> Callable[[], Parameters]:
         def measure() -> Parameters:
@@ -118,7 +171,7 @@ def sides(
         "order, RabbitMQ": orders(rabbit),
         "order, divided, RabbitMQ": orders(rabbit, queues=DIVIDED),
         "order, two bridges": orders(broker, bridges=2),
-        f"order of {LONG_MS} ms": orders(broker, 4 * SLOTS, ms=LONG_MS),
+        f"second, {RUNNING} orders running": lambda: per_unit(running(rig, broker), RUNNING_S),
         "order, window 64": window(64),
         "order, window 1024": window(1024),
         f"region of {SMALL**2} tiles": region(SMALL),
@@ -137,9 +190,10 @@ def parameters(found: dict[str, Parameters]) -> dict[str, Parameters]:
     return {
         "order": found["order"],
         "order_divided": found["order, divided"],
+        "order_two_bridges": found["order, two bridges"],
         "order_rabbitmq": found["order, RabbitMQ"],
         "order_divided_rabbitmq": found["order, divided, RabbitMQ"],
-        "running_second": difference(found[f"order of {LONG_MS} ms"], found["order"], LONG_MS / 1000),
+        "running_second": difference(found[f"second, {RUNNING} orders running"], lone, RUNNING),
         "window_entry": difference(found["order, window 1024"], found["order, window 64"], 1024 - 64),
         "tile": difference(found[f"region of {LARGE**2} tiles"], found[f"region of {SMALL**2} tiles"], TILES),
         "idle_worker_second": difference(quiet, lone, 7),
@@ -150,6 +204,7 @@ def parameters(found: dict[str, Parameters]) -> dict[str, Parameters]:
 SHOWN = {
     "bridge_cpu_ms": "bridge ms",
     "workers_cpu_ms": "workers ms",
+    "workers_alone_cpu_ms": "Python alone",
     "orders_us": "Redis us",
     "orders_commands": "commands",
     "orders_round_trips": "trips",
@@ -178,19 +233,30 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--orders", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=10.0, help="of idle workers, and of each window")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--more", action="store_true", help="add to the rounds that are in the JSON")
+    parser.add_argument("--only", default="", help="only what begins with this: order, region, second")
     given = parser.parse_args(argv)
     facts: dict[str, Any] = {"machine": machine(), "orders": given.orders}
     runs: dict[str, list[Parameters]] = {}
+    if given.more:
+        runs = json.loads((given.json / f"{NAME}.json").read_text())["runs"]
     with Rig() as rig, running_redis() as broker, running_rabbitmq() as rabbit:
         measure = sides(rig, broker, rabbit, given.orders, given.seconds)
+        chosen = [name for name in measure if name.startswith(given.only)]
         for each in range(given.rounds):
-            for name in random.Random(each).sample(list(measure), len(measure)):
+            for name in random.Random(each).sample(chosen, len(chosen)):
                 print(f"round {each + 1}: {name}", file=sys.stderr)
                 runs.setdefault(name, []).append(measure[name]())
-    found = {name: middle(runs[name]) for name in measure}
-    facts |= {"parameters": parameters(found), "runs": runs}
+    found = {name: middle(runs[name]) for name in measure if name in runs}
     shown("measured, medians", found)
-    shown("cost of one", facts["parameters"])
+    facts["runs"] = runs
+    if len(found) < len(measure):
+        written(NAME, given.json, facts)
+        return 0
+    facts |= {"parameters": parameters(found) | {"message": messages()}}
+    shown("cost of one", parameters(found))
+    told = facts["parameters"]["message"]
+    print("\nmessages of Redis:", *(f"{name} {us:.1f}" for name, us in told.items()))
     order, divided = found["order"], found["order, divided"]
     facts["ratios"] = {
         "commands of both Redis, divided / in one worker": (

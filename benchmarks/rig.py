@@ -29,7 +29,7 @@ import requests
 from PIL import Image
 
 from benchmarks.redisload import Load, load
-from benchmarks.usage import busy_s, cpu_s, resident_mib, split
+from benchmarks.usage import busy_s, cpu_s, own_cpu_s, resident_mib, split
 from tests.support import orders
 from tests.support.hospital import API_KEY, Program
 from tests.support.kue import KueApi, KueProcess, install_kue
@@ -103,6 +103,8 @@ class Measured:
     peak_mib: dict[str, float] = field(default_factory=dict)
     #: What each Redis did meanwhile, without what was asked to see how far the side is.
     loads: dict[str, Load] = field(default_factory=dict)
+    #: CPU seconds of the workers without the processes below them.
+    workers_alone_s: float = 0.0
     #: Cores that processes of others used meanwhile.
     others_cores: float = 0.0
     pids: Mapping[str, Iterable[int]] = field(default_factory=dict)
@@ -278,10 +280,14 @@ class Rig:
     # -- orders ---------------------------------------------------------------------------------------------
 
     def document(self, ms: int) -> dict[str, Any]:
-        """Return the viewer's document of another order."""
+        """Return the viewer's document of another order, for the program that sleeps so long."""
+        return self.ordering(f"copy{ms}")
+
+    def ordering(self, algorithm: str) -> dict[str, Any]:
+        """Return the viewer's document of an order for another region."""
         number = next(self._regions)
         case_id = f"TCGA-02-{number % SLIDES:04d}-01Z-00-DX1"
-        return orders.v4(case_id=case_id, algorithm=f"copy{ms}", x=number, y=0, w=SIDE_PX, h=SIDE_PX)
+        return orders.v4(case_id=case_id, algorithm=algorithm, x=number, y=0, w=SIDE_PX, h=SIDE_PX)
 
     def in_tiles(self, tiles_on_a_side: int) -> dict[str, Any]:
         """Return the document of an order for a square of so many times so many tiles."""
@@ -430,12 +436,10 @@ class Rig:
         finally:
             node.stop()
 
-    def run(
-        self, side: Side, count: int, ms: int, *, warm_up: int = WARM_UP, idle_s: float = 0.0
-    ) -> Measured:
+    def run(self, side: Side, count: int, ms: int, *, idle_s: float = 0.0, look_s: float = 0.01) -> Measured:
         """Let *side* work off *count* orders that wait, after a few that warm it up and *idle_s* of rest."""
-        self.place(side.job_type, warm_up, ms)
-        self.until(lambda: self.ended(side.job_type) >= warm_up)
+        self.place(side.job_type, WARM_UP, ms)
+        self.until(lambda: self.ended(side.job_type) >= WARM_UP)
         idle = resting(side.pids, idle_s) if idle_s else {}
         side.hold()
         self.place(side.job_type, count, ms)
@@ -445,6 +449,7 @@ class Rig:
             count,
             lambda: self.ended(side.job_type) >= WARM_UP + count,
             servers=side.servers,
+            look_s=look_s,
         )
         measured.idle = idle
         return measured
@@ -489,8 +494,13 @@ class Rig:
         count: int,
         done: Callable[[], bool],
         servers: Mapping[str, redis.Redis] | None = None,
+        *,
+        look_s: float = 0.01,
     ) -> Measured:
-        """Start the clock, let the held processes go on, and stop it when it is *done*."""
+        """Start the clock, let the held processes go on, and stop it when it is *done*.
+
+        Looking every *look_s* takes some of Redis' processor time, which is counted.
+        """
         with self.clock(pids, servers or {}) as measured:
             measured.orders = count
             for pid in held:
@@ -500,7 +510,7 @@ class Rig:
                 if time.perf_counter() - began > _LIMIT_S:
                     raise AssertionError(f"not done within {_LIMIT_S:g} s")
                 measured.sample()
-                time.sleep(0.01)
+                time.sleep(look_s)
         return measured
 
     @contextmanager
@@ -508,7 +518,7 @@ class Rig:
         self, pids: Mapping[str, Iterable[int]], servers: Mapping[str, redis.Redis]
     ) -> Iterator[Measured]:
         """Measure what these processes and servers do until the block ends; it must say how many orders."""
-        everything = [os.getpid()]
+        everything, alone = [os.getpid()], own_cpu_s(pids.get("workers", ()))
         measured = Measured(0, 0.0, {}, dict.fromkeys(pids, 0.0), pids=pids)
         looks, loads = self._looks, {name: load(client) for name, client in servers.items()}
         before, known, busy, began = split(pids), cpu_s(everything), busy_s(), time.perf_counter()
@@ -516,6 +526,7 @@ class Rig:
         measured.seconds = time.perf_counter() - began
         after = split(pids)
         measured.cpu_s = {name: after[name] - before[name] for name in pids}
+        measured.workers_alone_s = own_cpu_s(pids.get("workers", ())) - alone
         others = (busy_s() - busy) - (cpu_s(everything) - known)
         measured.others_cores = max(0.0, others) / measured.seconds
         for name, client in servers.items():

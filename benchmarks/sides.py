@@ -8,81 +8,77 @@ import sys
 import time
 from collections.abc import Callable
 
-from benchmarks.rig import Measured, Rig
+from benchmarks.rig import WARM_UP, Broker, Measured, Rig, resting
 from benchmarks.usage import cpu_s
 from tests.support.hospital import Program
+from tests.support.rabbitmq import RabbitProcess
 
 __all__ = ["bare", "calls", "dynsvc", "native"]
 
 Side = Callable[[int], Measured]
 
 
-def dynsvc(rig: Rig, processes: int, slots: int, ms: int, **env: str) -> Side:
+def dynsvc(
+    rig: Rig, processes: int, slots: int, ms: int, *, broker: Broker | None = None, idle_s: float = 0.0
+) -> Side:
     """The bridge and *processes* workers with *slots* threads together."""
 
     def once(count: int) -> Measured:
-        with rig.dynsvc(processes, slots, **env) as side:
-            return rig.run(side, count, ms)
+        with rig.dynsvc(processes, slots, broker=broker) as side:
+            return rig.run(side, count, ms, idle_s=idle_s)
 
     return once
 
 
-def native(rig: Rig, concurrency: int, ms: int) -> Side:
+def native(rig: Rig, concurrency: int, ms: int, *, idle_s: float = 0.0) -> Side:
     """A native Kue worker."""
 
     def once(count: int) -> Measured:
         with rig.native(concurrency, ms) as side:
-            return rig.run(side, count, ms)
+            return rig.run(side, count, ms, idle_s=idle_s)
 
     return once
 
 
-def bare(rig: Rig, slots: int) -> Side:
-    """A chain of four tasks that do nothing, on the same broker."""
+def bare(rig: Rig, slots: int, *, rabbit: RabbitProcess | None = None, idle_s: float = 0.0) -> Side:
+    """A chain of four tasks that do nothing, on the orders' Redis or on RabbitMQ."""
     # Imported here: the app takes its broker from the environment.
     from benchmarks import bare as chains  # noqa: PLC0415
 
-    url = f"redis://127.0.0.1:{rig.redis.port}/2"
+    url = rabbit.url if rabbit else f"redis://127.0.0.1:{rig.redis.port}/2"
 
     def once(count: int) -> Measured:
-        chains.app.conf.broker_url = url
+        done = rig.folder / f"bare-{time.monotonic_ns()}"
         argv = [sys.executable, "-m", "celery", "-A", "benchmarks.bare", "worker", "-c", str(slots)]
-        worker = Program("bare", [*argv, "-l", "INFO"], {**rig.env, "BARE_BROKER": url}, rig.folder)
+        env = {**rig.env, "BARE_BROKER": url, "BARE_DONE": str(done)}
+        worker = Program("bare", [*argv, "-l", "INFO"], env, rig.folder)
         try:
             worker.wait_for(" ready.")
-            waits = _waiting(rig)
-            for number in range(16):
-                chains.send(number)
-            rig.until(lambda: not waits())
-            pids = {"worker": [worker.process.pid], "broker": [rig.redis.pid]}
-            sender_s = 0.0
+            with chains.app.connection_for_write(url) as connection:
+                for number in range(WARM_UP):
+                    chains.send(number, connection)
+                rig.until(lambda: done.exists() and done.stat().st_size >= WARM_UP)
+                pids = {"worker": [worker.process.pid], "broker": [rabbit.pid if rabbit else rig.redis.pid]}
+                idle = resting(pids, idle_s) if idle_s else {}
+                sender_s = 0.0
 
-            def start_and_look() -> bool:
-                nonlocal sender_s
-                if not sender_s:
-                    own = time.thread_time()
-                    for number in range(count):
-                        chains.send(number)
-                    sender_s = time.thread_time() - own
-                return not waits()
+                def start_and_look() -> bool:
+                    nonlocal sender_s
+                    if not sender_s:
+                        own = time.thread_time()
+                        for number in range(count):
+                            chains.send(number, connection)
+                        sender_s = time.thread_time() - own
+                    return done.stat().st_size >= WARM_UP + count
 
-            measured = rig.measured(pids, [], count, start_and_look)
+                measured = rig.measured(pids, [], count, start_and_look)
             measured.cpu_s["sender"] = sender_s
+            measured.idle = idle
             return measured
         finally:
             worker.stop()
 
     return once
-
-
-def _waiting(rig: Rig) -> Callable[[], bool]:
-    """Return what tells whether messages wait or run. Several looks: between two steps neither may show."""
-    client = rig.redis.client(db=2)
-
-    def waits() -> bool:
-        return any(client.llen("celery") or client.hlen("unacked") for _ in range(3))
-
-    return waits
 
 
 def calls(rig: Rig, threads: int, ms: int) -> Side:

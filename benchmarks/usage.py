@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-__all__ = ["busy_s", "cpu_s", "family", "resident_mib"]
+__all__ = ["busy_s", "cpu_s", "family", "own_cpu_s", "resident_mib"]
 
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
@@ -49,6 +49,11 @@ def cpu_s(pids: Iterable[int]) -> float:
                 continue
             total += sum(int(field) for field in fields[11:15]) * _TICK_S
     return total
+
+
+def own_cpu_s(pids: Iterable[int]) -> float:
+    """Return the CPU seconds of these processes alone, without those below them."""
+    return sum(sum(map(int, _fields(pid)[11:13])) for pid in pids) * _TICK_S
 
 
 def resident_mib(pids: Iterable[int]) -> float:
