@@ -6,7 +6,8 @@ import hashlib
 import math
 import re
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from dynsvc.runtime import Run, Seen
@@ -77,6 +78,7 @@ def container_config(
     cdi_devices: Collection[str] = (),
     network: str = "none",
     cpuset: Collection[int] = (),
+    ulimits: Mapping[str, int] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Return the body of the engine's ``POST /containers/create``.
 
@@ -98,6 +100,8 @@ def container_config(
         For a run without network: ``none``, or ``container:`` and the id of one that has none either.
     cpuset
         The processors that it shares with no other run, if it has any.
+    ulimits
+        More of them, which the engine wants to be told.
     """
     limits = run.limits
     own = {"HOME": "/tmp", "TMPDIR": "/tmp"}  # noqa: S108  (the container's own)
@@ -137,7 +141,7 @@ def container_config(
             "OomScoreAdj": 500,
             "Ulimits": [
                 {"Name": name, "Soft": most, "Hard": most}
-                for name, most in (("core", 0), ("fsize", file_bytes(limits)))
+                for name, most in {"core": 0, "fsize": file_bytes(limits), **ulimits}.items()
             ],
             "Tmpfs": {"/tmp": f"rw,exec,nosuid,nodev,size={limits.tmp_mib}m,mode=1777"},  # noqa: S108
             # Never volumes by "Binds": they create a missing folder on the host, owned by root.

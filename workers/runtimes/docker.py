@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import tempfile
 import threading
 import time
@@ -41,6 +42,8 @@ from workers.runtimes.stream import Stream
 __all__ = ["DockerRuntime"]
 
 _ASK_S = 0.25
+#: All that is printed where Podman's init finds no program.
+_PODMANS_INIT = re.compile(r"ERROR \(catatonit:\d+\): failed to exec pid1: (.*)")
 #: The end of the output tells of the end at once; this is for output that never ends, or never began.
 _LOOK_S = 5.0
 _SETTLE_S = 0.005
@@ -139,7 +142,8 @@ class DockerRuntime:
             version, info = api.version(), api.info()
         limits = {"MemoryLimit": "memory", "PidsLimit": "number of processes", "CpuCfsQuota": "CPUs"}
         missing = [limit for key, limit in limits.items() if not info.get(key)]
-        engine = f"Docker engine {version['Version']}, API {version['ApiVersion']}, {info['NCPU']} CPUs, "
+        name = "Podman" if self._engine.is_podman else "Docker engine"
+        engine = f"{name} {version['Version']}, API {version['ApiVersion']}, {info['NCPU']} CPUs, "
         return (
             engine
             + f"{info['MemTotal'] / 2**30:.1f} GiB"
@@ -257,6 +261,7 @@ class DockerRuntime:
             worker_id=self._worker_id,
             host_cpus=engine.cpus,
             cdi_devices=engine.cdi_devices,
+            ulimits=engine.ulimits,
             network=network,
             cpuset=cpuset,
         )
@@ -311,9 +316,15 @@ class DockerRuntime:
         duration_s = time.monotonic() - begin
         ending = Ending(run, duration_s, last_lines)
         # The flag decides even on status 0: the kernel may have taken a child whose parent did not look.
-        error = (
-            ending.by_memory_limit() if state["OOMKilled"] else ending.by_itself(state["ExitCode"], "docker")
-        )
+        error: DynsvcError | None
+        if state["OOMKilled"]:
+            error = ending.by_memory_limit()
+        elif (refused := _PODMANS_INIT.fullmatch(last_lines)) and state["ExitCode"] == 1:
+            error = AlgorithmUnavailable(
+                run.algorithm, f"program {run.argv[0]} cannot be started: {refused[1]}"
+            )
+        else:
+            error = ending.by_itself(state["ExitCode"], "podman" if self._engine.is_podman else "docker")
         if error:
             raise error
         return RunOutcome(

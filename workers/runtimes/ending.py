@@ -97,6 +97,8 @@ class Ending:
             # Not by us and not by its memory limit: the host is out of memory, the engine is going down, or
             # somebody ended it by hand. The next run may end well.
             detail = f"{self._run.algorithm} was killed from outside after {self._duration} (SIGKILL)"
+            if engine == "podman":  # whose version 4 never says so
+                detail += f", or by its memory limit of {self._run.limits.memory_mib} MiB"
             return EngineUnavailable(engine, detail)
         if name:
             outcome = f"was ended by {name} after {self._duration}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import socket
 import threading
 import time
@@ -61,10 +62,12 @@ class Engine:
         self.paths = HostPaths(None)
         self.cpus = 0
         self.memory_mib = 0
-        #: Of the engine's version, ``20`` of ``20.10.24``; a large number for one that tells none.
+        #: Of Docker's version, ``20`` of ``20.10.24``; a large number for one that tells none.
         self.major = 0
-        #: Podman leaves GPUs out of a container without a word.
-        self.ignores_gpus = False
+        #: Podman leaves GPUs out of a container without a word, and counts its versions by itself.
+        self.is_podman = False
+        #: What Podman has to be told; see :func:`_own_limits`.
+        self.ulimits: dict[str, int] = {}
         #: Names of the devices that it knows by CDI.
         self.cdi_devices: frozenset[str] = frozenset()
 
@@ -85,10 +88,11 @@ class Engine:
                     self._client = os.getpid(), api
                     info = api.info()
                     parts = api.version().get("Components") or []
-                    self.ignores_gpus = any("Podman" in part.get("Name", "") for part in parts)
+                    self.is_podman = any("Podman" in part.get("Name", "") for part in parts)
+                    self.ulimits = _own_limits() if self.is_podman else {}
                     self.cpus, self.memory_mib = int(info["NCPU"]), int(info["MemTotal"]) // _MIB
                     version = re.match(r"\d+", str(info.get("ServerVersion", "")))
-                    self.major = int(version[0]) if version else 1 << 16
+                    self.major = int(version[0]) if version and not self.is_podman else 1 << 16
                     listed = info.get("DiscoveredDevices") or []
                     self.cdi_devices = frozenset(each["ID"] for each in listed if each["Source"] == "cdi")
                     self.paths = self._find_paths(api)
@@ -110,7 +114,7 @@ class Engine:
             It is for GPUs, and the engine would start it without any (permanent).
         """
         api = self.api()
-        if run.limits.gpus and self.ignores_gpus:
+        if run.limits.gpus and self.is_podman:
             raise DeviceUnavailable(f"{run.limits.gpus} GPU", "Podman's API gives containers none")
         with engine_errors(run):
             try:
@@ -269,6 +273,17 @@ def engine_errors(run: Run | None) -> Iterator[None]:
         # Connection errors of the SDK's HTTP library are OSErrors; so it need not be imported here.
         detail = f"no answer at {_address()} ({error}); is the engine running, and may this user use it?"
         raise EngineUnavailable("docker", detail) from error
+
+
+def _own_limits() -> dict[str, int]:
+    """Return this process's own hard limits, as the best guess at what the engine may give.
+
+    Untold, Podman gives its containers a million of each, and starts none where its host forbids that.
+    """
+    processes = int(Path("/proc/sys/kernel/pid_max").read_text(encoding="ascii"))
+    most = {"nofile": (resource.RLIMIT_NOFILE, 1 << 20), "nproc": (resource.RLIMIT_NPROC, processes)}
+    own = {name: (resource.getrlimit(number)[1], bound) for name, (number, bound) in most.items()}
+    return {name: bound if hard < 0 else min(hard, bound) for name, (hard, bound) in own.items()}
 
 
 def _no_image(run: Run) -> AlgorithmUnavailable:

@@ -68,6 +68,7 @@ class KeptContainer:
                 worker_id=worker_id,
                 host_cpus=engine.cpus,
                 cdi_devices=engine.cdi_devices,
+                ulimits=engine.ulimits,
                 cpuset=self._cpus.ids,
             )
             try:
