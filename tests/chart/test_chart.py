@@ -14,7 +14,17 @@ from tests.support.services import missing
 ROOT = Path(__file__).resolve().parents[2]
 CHART = str(ROOT / "deploy/helm/dynsvc")
 GOLDEN = Path(__file__).parent / "golden.yaml"
-#: A site with everything: S3, an authority of its own, scaled CPU workers, GPU workers on the node's engine.
+FENCED = {
+    "queues": "cpu",
+    "concurrency": 1,
+    "replicas": 1,
+    "runtime": "apptainer",
+    "image": {"repository": "registry.example.org/dynsvc/apptainer"},
+    "resources": {"requests": {"cpu": "2", "memory": "4Gi"}, "limits": {"memory": "8Gi"}},
+    "scale": {"enabled": False},
+}
+#: A site with everything: S3, an authority of its own, scaled CPU workers, GPU workers on the node's engine,
+#: workers that fence algorithms in without one.
 SITE: dict[str, Any] = {
     "config": {"images": {"imageServer": {"url": "http://images.example.org:5000"}}},
     "redis": {"host": "redis.example.org", "caSecret": "dynsvc-ca"},
@@ -24,7 +34,12 @@ SITE: dict[str, Any] = {
         "s3Secret": "dynsvc-s3",
     },
     "settings": {"DYNSVC_WINDOW": "128"},
-    "workers": {"cpu": {"scale": {"enabled": True}}, "gpu": {"runtime": "docker", "replicas": 1}},
+    "workers": {
+        "cpu": {"scale": {"enabled": True}},
+        "gpu": {"runtime": "docker", "replicas": 1},
+        "fenced": FENCED,
+    },
+    "sif": {"claim": "dynsvc-sif"},
 }
 #: One on NFS, without an engine.
 SMALL: dict[str, Any] = {
@@ -101,6 +116,33 @@ def test_only_workers_of_the_docker_runtime_see_the_node() -> None:
         assert "/var/run/docker.sock" not in {mount["mountPath"] for mount in worker["volumeMounts"]}
         assert worker["securityContext"]["readOnlyRootFilesystem"]
         assert pod["securityContext"]["runAsNonRoot"]
+
+
+def test_only_workers_of_the_apptainer_runtime_may_make_namespaces() -> None:
+    for (kind, name), document in documents(SITE).items():
+        if kind != "Deployment":
+            continue
+        pod = document["spec"]["template"]["spec"]
+        worker = pod["containers"][0]
+        own = name.endswith("-fenced")
+        assert (pod.get("hostUsers") is False) == own
+        assert (worker["securityContext"].get("procMount") == "Unmasked") == own
+        assert (worker["securityContext"].get("seccompProfile") == {"type": "Unconfined"}) == own
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert worker["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert not worker["securityContext"]["allowPrivilegeEscalation"]
+        if own:
+            env = {each["name"]: each.get("value") for each in worker["env"]}
+            mounts = {each["name"]: each for each in worker["volumeMounts"]}
+            assert env["DYNSVC_RUNTIME"] == "apptainer"
+            assert mounts["sif"]["mountPath"] == env["DYNSVC_SIF_FOLDER"]
+            assert mounts["sif"]["readOnly"]
+
+
+def test_workers_of_the_apptainer_runtime_need_a_claim_with_images() -> None:
+    errors = library("helm_python.errors")
+    with pytest.raises(errors.HelmError, match=r"sif\.claim has the images"):
+        rendered(SITE | {"sif": {"claim": ""}})
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import signal
 import socket
@@ -19,7 +20,7 @@ import pytest
 
 from dynsvc.errors import AlgorithmFailed, AlgorithmUnavailable, EngineUnavailable, SettingsInvalid
 from dynsvc.runtime import Limits, Run, RunOutcome
-from tests.support.images import BASE_IMAGE
+from tests.support.images import BASE_IMAGE, base_image
 from tests.support.kept import eventually
 from tests.support.services import missing
 from tests.support.sif import sif_folder, tiny_sif
@@ -192,6 +193,29 @@ def test_a_declared_network_is_the_hosts(open_folder: Path) -> None:
         port = server.getsockname()[1]
         program = f"import socket; socket.create_connection(('127.0.0.1', {port}), 5); print('connected')"
         assert as_nobody(open_folder, program, network=True).communicate(timeout=60)[0] == "connected\n"
+
+
+def test_a_worker_in_a_container_needs_only_what_the_helm_chart_allows(open_folder: Path) -> None:
+    """No right, no root, no writable root: only no seccomp profile, and a /proc that nothing is masked in."""
+    program = f"import os, socket; print(os.getuid(), {{n for _, n in socket.if_nameindex()}} - {IDLE})"
+    libraries = Path("/usr/lib") / f"{platform.machine()}-linux-gnu"
+    files = ["/usr/bin/apptainer", "/etc/apptainer", "/var/lib/apptainer", str(libraries / "apptainer")]
+    files += [str(libraries / name) for name in ("libseccomp.so.2", "libsqlite3.so.0")]
+    mounts = {name: os.path.realpath(name) for name in files}
+    mounts |= {"/packages": sysconfig.get_path("purelib"), "/dynsvc": str(ROOT), "/sif": str(sif_folder())}
+    command = ["docker", "run", "--rm", "--network", "none", "--read-only", "--user", f"{NOBODY}:{NOBODY}"]
+    command += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--tmpfs", "/tmp"]
+    command += ["--security-opt", "seccomp=unconfined", "--security-opt", "systempaths=unconfined"]
+    command += ["-v", f"{open_folder}:/work", *(f"-v={path}:{name}:ro" for name, path in mounts.items())]
+    command += ["-e", "PYTHONPATH=/dynsvc:/packages", "-e", "PYTHONDONTWRITEBYTECODE=1", base_image()]
+    done = subprocess.run(
+        [*command, "python3", "-c", AS_WORKER, "/work", BASE_IMAGE, program, "", "/sif"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout == f"{NOBODY} set()\n", done.stderr
 
 
 def left(marker: str) -> list[str]:

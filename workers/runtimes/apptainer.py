@@ -116,13 +116,15 @@ class ApptainerRuntime(HostRuntime):
 
     def _command(self, run: Run, folder: Path, *, kept: bool) -> Command:
         user, _, group = give_folders(run).partition(":")
-        (folder / "tmp").mkdir()
-        (folder / "tmp").chmod(0o1777)
+        # Its /tmp and /var/tmp, apart from what Apptainer itself may have to unpack.
+        tmp = folder / "tmp"
+        (tmp / "tmp").mkdir(parents=True)
+        (tmp / "tmp").chmod(0o1777)
         apptainer = _apptainer()
         argv = [apptainer, "--silent", "--nocolor", "exec"]
         # Nothing of the host's file system, processes, variables and rights; its root is read only by itself.
         argv += ["--containall", "--cleanenv", "--no-home", "--no-mount", "bind-paths,hostfs", "--no-privs"]
-        argv += ["--workdir", str(folder), "--pwd", "/"]
+        argv += ["--workdir", str(tmp), "--pwd", "/"]
         argv += ["--mount", _mount(run.input_dir, SEEN.input_dir, "ro")]
         argv += ["--mount", _mount(run.output_dir, SEEN.output_dir)]
         if run.gpu_ids:
@@ -144,7 +146,7 @@ class ApptainerRuntime(HostRuntime):
         program = shutil.which(argv[0]) or argv[0]
         ours = {"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8", "HOME": str(folder)}
         ours |= {"APPTAINER_TMPDIR": str(folder), "APPTAINER_CACHEDIR": str(folder)}
-        return Command(program, (*argv, *run.argv), ours)
+        return Command(program, (*argv, *run.argv), ours, tmp)
 
     def _keeps(self, run: Run) -> bool:
         return can_be_kept(run)

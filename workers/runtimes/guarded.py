@@ -34,6 +34,8 @@ class Command:
     argv: tuple[str, ...]
     #: All of its variables.
     env: dict[str, str]
+    #: Where its temporary files are.
+    tmp: Path
 
 
 @dataclass(frozen=True, slots=True)

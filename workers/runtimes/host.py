@@ -131,7 +131,7 @@ class HostRuntime(ABC):
         try:
             command = self._command(run, folder, kept=False)
             with (
-                bounded(run, ended, output=run.output_dir, tmp=folder) as ask,
+                bounded(run, ended, output=run.output_dir, tmp=command.tmp) as ask,
                 _Watched(run, command, folder) as watched,
             ):
                 last_lines, duration_s = watched.wait(Output(on_line), ask, self)

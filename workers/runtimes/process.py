@@ -82,7 +82,7 @@ class ProcessRuntime(HostRuntime):
         inherited |= {**gpu_variables(run), "CUDA_VISIBLE_DEVICES": ",".join(run.gpu_ids)}
         own = {"HOME": str(folder), "TMPDIR": str(folder), "PATH": _search_path()}
         env = environment(run, inherited | own, ids=not kept)
-        return Command(_resolve(run), run.argv, env)
+        return Command(_resolve(run), run.argv, env, folder)
 
     def _keeps(self, run: Run) -> bool:
         return run.mode == "warm" and can_be_kept(run)

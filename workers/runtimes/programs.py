@@ -79,6 +79,7 @@ class KeptProgram:
                 undo.callback(self._slot.close)
             stays = replace(self._slot.as_seen(run) if self._slot else run, argv=language.argv(run))
             started = command(stays, self._folder, kept=True)
+            self._tmp = started.tmp
             limit_s = run.limits.timeout_s + _SLACK_S
             self._guarded = Guarded(started, run.limits, self._folder, limit_s, attached=True)
             undo.callback(self._guarded.close)
@@ -113,7 +114,7 @@ class KeptProgram:
         if self._slot:
             self._slot.put(run)
         output_dir = self._slot.output_dir if self._slot else run.output_dir
-        bound = Bound(run, ended, output=output_dir, tmp=self._folder)
+        bound = Bound(run, ended, output=output_dir, tmp=self._tmp)
         self._guarded.limit(run.limits.timeout_s + _SLACK_S)
         try:
             duration_s, error = self._conversation.ask(run, secrets.token_hex(16), output, bound)
