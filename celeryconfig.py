@@ -70,7 +70,7 @@ task_store_errors_even_if_ignored = False
 task_track_started = False
 
 # Flower shows what these events tell.
-worker_send_task_events = True
+worker_send_task_events = False
 task_send_sent_event = True
 
 # A broker that restarts is waited for, at start and later.

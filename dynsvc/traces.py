@@ -7,8 +7,7 @@ Nothing depends on it: what cannot be written is left out.
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +16,7 @@ import structlog
 from dynsvc.errors import PeerUnavailable
 from dynsvc.kue import answering
 
-__all__ = ["Noted", "StepTrace", "Traces"]
+__all__ = ["Noted", "Traces"]
 
 log = structlog.get_logger(__name__)
 
@@ -55,19 +54,22 @@ class Traces:
     def __init__(self, client: Any, head: str, peer: str, *, keep_s: float) -> None:
         self._client, self._head, self._peer, self._keep_s = client, f"dynsvc:{head}trace:", peer, keep_s
 
-    def add(self, order_id: str, entry: Noted) -> None:
-        """Write one entry, or none where Redis is away."""
-        document = {
-            "attempt": entry.attempt,
-            "step": entry.step,
-            "host": entry.host,
-            "at_s": round(entry.at_s, 3),
-            "facts": dict(entry.facts),
-        }
+    def add(self, order_id: str, entries: Sequence[Noted]) -> None:
+        """Write entries, or none where Redis is away."""
+        documents = [
+            {
+                "attempt": entry.attempt,
+                "step": entry.step,
+                "host": entry.host,
+                "at_s": round(entry.at_s, 3),
+                "facts": dict(entry.facts),
+            }
+            for entry in entries
+        ]
         key = f"{self._head}{order_id}"
         try:
             with answering(self._peer), self._client.pipeline(transaction=False) as pipeline:
-                pipeline.rpush(key, json.dumps(document))
+                pipeline.rpush(key, *map(json.dumps, documents))
                 pipeline.ltrim(key, -_ENTRIES, -1)
                 pipeline.pexpire(key, round(self._keep_s * 1000))
                 pipeline.execute()
@@ -85,19 +87,3 @@ class Traces:
         with answering(self._peer):
             texts = self._client.lrange(f"{self._head}{order_id}", 0, -1)
         return [Noted(**json.loads(text)) for text in texts]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepTrace:
-    """Writes the entries of one step."""
-
-    traces: Traces
-    order_id: str
-    attempt: str
-    step: str
-    host: str
-
-    def note(self, **facts: object) -> None:
-        """Write one entry."""
-        entry = Noted(attempt=self.attempt, step=self.step, host=self.host, at_s=time.time(), facts=facts)
-        self.traces.add(self.order_id, entry)

@@ -1,37 +1,39 @@
-"""One running step of an order: its lease, its reports, its end."""
+"""An attempt, as long as this worker has its lease: renewed, reported, ended.
+
+One thread renews the leases of all attempts of this process, looks whether they still own their jobs, and
+writes what they have to tell.
+"""
 
 from __future__ import annotations
 
-import contextvars
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self, TypeVar
 
 import structlog
 
 from dynsvc.errors import AttemptEnded, DynsvcError, PeerUnavailable
-from dynsvc.kue import JobStore
 from dynsvc.leases import Ledger
 from dynsvc.messages import Message
-from dynsvc.traces import StepTrace
+from dynsvc.site import Site
+from dynsvc.traces import Noted
 
-__all__ = ["RunningStep", "hand_back_all", "insist"]
+__all__ = ["LeasedAttempt", "hand_back_all", "insist"]
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-#: The lease is renewed, and the job looked at, this often: a cancelled order stops within two seconds.
+#: Leases are renewed, and jobs looked at, this often: a cancelled order stops within two seconds.
 RENEW_S = 1.0
+#: Reports that follow each other faster are written together.
+_REPORT_S = 0.5
 #: A write that ends a step is tried for this long against a Redis that is away. It outlasts a restart.
 _INSIST_S = 600.0
 _KEPT_LINES = 200
 _TAKEN = "the job was removed, put back or given to another worker"
-
-#: The steps that run in this process now.
-_running: set[RunningStep] = set()
 
 
 def insist(write: Callable[[], T]) -> T:
@@ -58,91 +60,142 @@ def insist(write: Callable[[], T]) -> T:
 
 def hand_back_all() -> int:
     """Have all running steps of this process given up, and return their number."""
-    running = list(_running)
-    for step in running:
-        step.hand_back()
+    running = _keeper.attempts()
+    for attempt in running:
+        attempt.hand_back()
     return len(running)
 
 
-class RunningStep:
-    """Holds the lease of a step while it runs. Implements :class:`dynsvc.pipeline.Attempt`.
+class LeasedAttempt:
+    """Holds the lease of an attempt while this worker does one step, or several in a row.
 
-    A thread renews the lease and looks whether the attempt still owns the job. When it does not (removed,
-    put back by hand, given to another worker), :meth:`ended` becomes true and the step stops.
+    Implements :class:`dynsvc.pipeline.Attempt`. When the attempt no longer owns the job (removed, put back by
+    hand, given to another worker), :meth:`ended` becomes true and the step stops.
 
     Parameters
     ----------
+    message
+        Of the first step.
+    step
+        Its name, as traces know it.
     runner
         Name of this execution, as the ledger knows it.
-    trace
-        Where :meth:`note` writes.
+    leases
+        Where the lease is, if not in the ledger of orders.
+    lease
+        What the ledger knows the lease by, if not by the order's id.
     """
 
     def __init__(
         self,
-        jobs: JobStore,
-        ledger: Ledger,
+        here: Site,
         message: Message,
+        step: str,
         runner: str,
         *,
-        lease_s: float,
-        trace: StepTrace,
+        leases: Ledger | None = None,
         lease: str = "",
     ) -> None:
-        #: What the ledger knows the lease by.
-        self._lease = lease or message.order_id
-        self._jobs, self._ledger, self._message, self._trace = jobs, ledger, message, trace
+        self._here, self._message, self._step = here, message, step
+        self.order_id, self.token = message.order_id, message.token
         #: Name of this execution.
         self.runner = runner
-        self._lease_s = lease_s
-        self._ended, self._stopped = threading.Event(), threading.Event()
+        self.leases = leases or here.ledger
+        self.lease = lease or message.order_id
+        self._ended = threading.Event()
         self._reason = ""
         #: The order has taken longer than an order may.
         self.overdue = False
         #: The step is given up because this worker stops, and goes on elsewhere.
         self.handed_back = False
-        self._unwritten: list[str] = []
-        # What the log says of the step, it says in this thread too.
-        self._thread = threading.Thread(
-            target=contextvars.copy_context().run,
-            args=(self._renew,),
-            name=f"lease-{message.order_id}",
-            daemon=True,
-        )
+        # What is not written yet. The step's thread and the keeper's both write it, one at a time.
+        self._telling = threading.Lock()
+        self._percent: int | None = None
+        self._backwards = False
+        self._lines: list[str] = []
+        self._notes: list[Noted] = []
+        self._told = 0.0
 
     def __enter__(self) -> Self:
-        _running.add(self)
-        self._thread.start()
+        _keeper.add(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _running.discard(self)
-        self._stopped.set()
-        self._thread.join()
+        _keeper.remove(self)
+        self.tell()
+        self.write_notes()
+
+    def goes_on(self, message: Message, step: str) -> None:
+        """Go on with the next step, under the same lease."""
+        self._message, self._step = message, step
+
+    @property
+    def step(self) -> str:
+        """Name of the present step, as traces know it."""
+        return self._step
+
+    @property
+    def pause_s(self) -> float:
+        """How often the lease wants to be renewed, seconds."""
+        return min(RENEW_S, self._here.settings.lease_s / 5)
 
     def report(self, percent: int, *lines: str) -> None:
-        """Write progress and lines to the job. A Redis that is away costs only the report's punctuality.
+        """Have progress and lines written to the job: at once, or soon where others were just written.
 
         Raises nothing: what a step has done must not be undone because it could not be told.
         """
-        self._unwritten = [*self._unwritten, *lines][-_KEPT_LINES:]
-        # Kue keeps the percentage of an earlier attempt; this one begins again.
-        begins = self._message.plan is None
-        order_id, token, lines = self._message.order_id, self._message.token, tuple(self._unwritten)
-        try:
-            owned = self._jobs.progress(order_id, token, percent, log=lines, backwards=begins)
-        except DynsvcError as error:
-            log.warning("progress not written", error=str(error), percent=percent)
-            return
-        if not owned:
-            self._end(_TAKEN)
-        self._unwritten = []
+        with self._telling:
+            self._percent = percent
+            # Kue keeps the percentage of an earlier attempt; this one begins again.
+            self._backwards = self._backwards or self._message.plan is None
+            self._lines = [*self._lines, *lines][-_KEPT_LINES:]
+        if time.monotonic() - self._told >= _REPORT_S:
+            self.tell()
 
     def note(self, **facts: object) -> None:
         """Keep facts of this step in the order's trace."""
-        self._trace.note(**facts)
+        noted = Noted(
+            attempt=self.token, step=self._step, host=self._here.settings.host, at_s=time.time(), facts=facts
+        )
+        with self._telling:
+            self._notes = [*self._notes, noted][-_KEPT_LINES:]
+
+    def tell(self) -> bool:
+        """Write what is not written yet. A Redis that is away costs only the report's punctuality.
+
+        To be called before the attempt is ended or handed on: nothing can be told of it afterwards.
+
+        Returns
+        -------
+        bool
+            False where Redis is away.
+        """
+        with self._telling:
+            self._told = time.monotonic()
+            if self._percent is not None:
+                percent, lines = self._percent, tuple(self._lines)
+                try:
+                    owned = self._here.jobs.progress(
+                        self.order_id, self.token, percent, log=lines, backwards=self._backwards
+                    )
+                except DynsvcError as error:
+                    log.warning(
+                        "progress not written", order_id=self.order_id, error=str(error), percent=percent
+                    )
+                    return False
+                self._percent, self._lines, self._backwards = None, [], False
+                if not owned:
+                    self._end(_TAKEN)
+        return True
+
+    def write_notes(self) -> None:
+        """Write what was noted into the order's trace; the trace does without what Redis does not take."""
+        with self._telling:
+            notes, self._notes = self._notes, []
+        if notes:
+            self._here.traces.add(self.order_id, notes)
 
     def hand_back(self) -> None:
         """End the step's work, so that another worker can begin it. Safe in a signal handler."""
@@ -159,7 +212,7 @@ class RunningStep:
 
     def check_owner(self) -> None:
         """Ask Kue whether the attempt still owns the job, and raise as :meth:`check` where it does not."""
-        if not self._jobs.owns(self._message.order_id, self._message.token):
+        if not self._here.jobs.owns(self.order_id, self.token):
             self._end(_TAKEN)
         self.check()
 
@@ -172,26 +225,88 @@ class RunningStep:
             Says why.
         """
         if self._ended.is_set():
-            raise AttemptEnded(self._message.order_id, self._reason)
+            raise AttemptEnded(self.order_id, self._reason)
+
+    def seen(self, *, leased: bool, owned: bool) -> None:
+        """Take notice of what the keeper found."""
+        if not leased:
+            self._end("its lease ran out and the order was taken from it")
+        elif not owned:
+            self._end(_TAKEN)
+
+    def look_at_clock(self) -> None:
+        """End an attempt whose order has taken too long."""
+        expires_at_s = self._message.expires_at_s
+        if expires_at_s is not None and time.time() > expires_at_s:
+            self.overdue = True
+            self._end("the order's time limit has passed")
 
     def _end(self, reason: str) -> None:
         self._reason = self._reason or reason
         self._ended.set()
 
-    def _renew(self) -> None:
-        order_id, token = self._message.order_id, self._message.token
-        pause_s = min(RENEW_S, self._lease_s / 5)
-        while not self._stopped.wait(pause_s):
+
+class _Keeper:
+    """Keeps all attempts of this process, from one thread, with two round trips for all leases."""
+
+    def __init__(self) -> None:
+        self._attempts: set[LeasedAttempt] = set()
+        self._lock, self._busy = threading.Lock(), threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def attempts(self) -> list[LeasedAttempt]:
+        """Return those that run now. Takes no lock, as signal handlers ask too."""
+        return list(self._attempts)
+
+    def add(self, attempt: LeasedAttempt) -> None:
+        """Keep *attempt* from now on."""
+        with self._lock:
+            self._attempts.add(attempt)
+            self._busy.set()
+            # A forked process has no thread yet.
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._keep, name="leases", daemon=True)
+                self._thread.start()
+
+    def remove(self, attempt: LeasedAttempt) -> None:
+        """Keep *attempt* no longer."""
+        with self._lock:
+            self._attempts.discard(attempt)
+            if not self._attempts:
+                self._busy.clear()
+
+    def _keep(self) -> None:
+        while self._busy.wait():
+            time.sleep(min((attempt.pause_s for attempt in self.attempts()), default=RENEW_S))
+            running = [attempt for attempt in self.attempts() if not attempt.ended()]
             try:
-                if not self._ledger.renew(self._lease, token, self.runner, lease_s=self._lease_s):
-                    self._end("its lease ran out and the order was taken from it")
-                elif not self._jobs.owns(order_id, token):
-                    self._end(_TAKEN)
-            except DynsvcError as error:
-                # The step goes on: nobody can take the order while Redis is away, and writes are fenced.
-                log.warning("lease not renewed", error=str(error))
-            if self._message.expires_at_s is not None and time.time() > self._message.expires_at_s:
-                self.overdue = True
-                self._end("the order's time limit has passed")
-            if self._ended.is_set():
-                return
+                for leases in {attempt.leases for attempt in running}:
+                    self._renew(leases, [attempt for attempt in running if attempt.leases is leases])
+                for attempt in running:
+                    attempt.look_at_clock()
+                # While Redis is away, each try takes its time; the leases need the thread more.
+                for attempt in running:
+                    if not attempt.tell():
+                        break
+                    attempt.write_notes()
+            except Exception:
+                # Steps end by themselves where their leases run out; the thread must not.
+                log.exception("leases not kept")
+
+    def _renew(self, leases: Ledger, attempts: Sequence[LeasedAttempt]) -> None:
+        here = attempts[0]._here  # noqa: SLF001 - a process has one site
+        try:
+            leased = leases.renew_each(
+                [(attempt.lease, attempt.token, attempt.runner) for attempt in attempts],
+                lease_s=here.settings.lease_s,
+            )
+            owned = here.jobs.owns_each([(attempt.order_id, attempt.token) for attempt in attempts])
+        except DynsvcError as error:
+            # The steps go on: nobody can take their orders while Redis is away, and writes are fenced.
+            log.warning("leases not renewed", error=str(error), steps=len(attempts))
+            return
+        for attempt, is_leased, is_owned in zip(attempts, leased, owned, strict=True):
+            attempt.seen(leased=is_leased, owned=is_owned)
+
+
+_keeper = _Keeper()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -59,6 +60,8 @@ class HostLedger:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._running, self._waiting = folder / "running", folder / "waiting"
+        # A file's lock can only be asked for again and again; threads wait for each other first.
+        self._turn = threading.Lock()
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -69,20 +72,28 @@ class HostLedger:
         StorageUnavailable
             The folder cannot be used, or somebody held the lock for 30 s (transient).
         """
-        with self._errors():
-            for folder in (self._running, self._waiting):
-                folder.mkdir(parents=True, exist_ok=True)
-            fd = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        deadline = time.monotonic() + _LOCK_S
+        if not self._turn.acquire(timeout=_LOCK_S):
+            raise self._not_free()
         try:
-            deadline = time.monotonic() + _LOCK_S
-            while not _lock(fd):
-                if time.monotonic() > deadline:
-                    raise StorageUnavailable(str(self._folder), f"its lock was not free for {_LOCK_S:g} s")
-                time.sleep(_PAUSE_S)
             with self._errors():
-                yield
+                for folder in (self._running, self._waiting):
+                    folder.mkdir(parents=True, exist_ok=True)
+                fd = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                while not _lock(fd):
+                    if time.monotonic() > deadline:
+                        raise self._not_free()
+                    time.sleep(_PAUSE_S)
+                with self._errors():
+                    yield
+            finally:
+                os.close(fd)
         finally:
-            os.close(fd)
+            self._turn.release()
+
+    def _not_free(self) -> StorageUnavailable:
+        return StorageUnavailable(str(self._folder), f"its lock was not free for {_LOCK_S:g} s")
 
     def running(self) -> list[Entry]:
         """Return who holds something. To be called while it is locked, as all that follows."""

@@ -12,6 +12,7 @@ import traceback
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import structlog
@@ -26,11 +27,10 @@ from dynsvc.leases import AWAIT_LOADER, AWAIT_TILES, Start
 from dynsvc.messages import Message
 from dynsvc.sinks import Receipt
 from dynsvc.site import Site, summary
-from dynsvc.traces import StepTrace
 from dynsvc.tracing import span
 from dynsvc.wholeslide import merging
 from workers import onward
-from workers.attempts import RunningStep, insist
+from workers.attempts import LeasedAttempt, insist
 from workers.batches import send_batches
 
 __all__ = [
@@ -49,7 +49,7 @@ log = structlog.get_logger(__name__)
 
 Document = dict[str, Any]
 #: A step's work: the grown message, or at the end of the chain the receipt of the delivery.
-Work = Callable[[Site, Message, RunningStep], Message | Receipt]
+Work = Callable[[Site, Message, LeasedAttempt], Message | Receipt]
 
 
 @functools.cache
@@ -64,84 +64,101 @@ def left(reason: str) -> Ignore:
     return Ignore(reason)
 
 
-def _step(task: Task, document: Document, work: Work) -> Document:
-    """Run one step; every line of the log says of which order."""
+def _step(task: Task, document: Document) -> Document:
+    """Run the step of a message, and those after it that this worker takes as well."""
     try:
         message = Message.from_document(document)
     except ValidationError as error:
         # Not ours, or from a version we do not know. The order is still Kue's and is sent again.
         raise left(f"not a message of this version: {error.errors()[0]['msg']}") from None
-    document = _one_step(task, str(task.name), message, work)
-    while found := onward.following(task, document):
-        step, task_id = found
+    step = str(task.name)
+    with structlog.contextvars.bound_contextvars(order_id=message.order_id, attempt=message.token, step=step):
+        here = site()
+        runner = f"{here.settings.host}:{task.request.id}:{uuid.uuid4().hex[:8]}"
+        later = (*messages.following(step), AWAIT_TILES, messages.MERGE_TILES, AWAIT_LOADER)
+        begun = insist(
+            lambda: here.ledger.begin(
+                message.order_id, message.token, step, runner, lease_s=here.settings.lease_s, later=later
+            )
+        )
+        if begun.start is Start.DONE and begun.message is not None:
+            return begun.message
+        if begun.start is not Start.RUN:
+            raise left(f"order {message.order_id}: {step} is {begun.start.value}")
+        with LeasedAttempt(here, message, short(step), runner) as attempt:
+            return _in_a_row(task, here, message, attempt)
+
+
+def short(step: str) -> str:
+    """Return a step's name as traces, metrics and timings have it."""
+    return step.removeprefix("dynsvc.")
+
+
+def _in_a_row(task: Task, here: Site, message: Message, attempt: LeasedAttempt) -> Document:
+    ended = _one_step(task, here, str(task.name), message, attempt)
+    document = ended.document
+    while ended.following is not None:
+        step, task_id = ended.following
+        attempt.goes_on(ended.message, short(step))
         try:
-            with onward.monitored(task, step, task_id, document):
-                document = _one_step(task, step, Message.from_document(document), _WORK[step])
+            with (
+                structlog.contextvars.bound_contextvars(step=step),
+                onward.monitored(task, step, task_id, document),
+            ):
+                ended = _one_step(task, here, step, ended.message, attempt)
         except (DynsvcError, Ignore):
             # The step has said how it ended. The step of this task's own message ended well.
             task.request.chain = None
             break
+        document = ended.document
     return document
 
 
-def _one_step(task: Task, step: str, message: Message, work: Work) -> Document:
-    with structlog.contextvars.bound_contextvars(order_id=message.order_id, attempt=message.token, step=step):
-        return _leased_step(task, step, message, work)
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """A step that ended well."""
+
+    message: Message
+    document: Document
+    #: Name and task of the next step, where it runs here.
+    following: tuple[str, str] | None = None
 
 
-def _leased_step(task: Task, step: str, message: Message, work: Work) -> Document:
-    """Run one step under its lease."""
-    here = site()
-    runner = f"{here.settings.host}:{task.request.id}:{uuid.uuid4().hex[:8]}"
-    later = (*messages.following(step), AWAIT_TILES, messages.MERGE_TILES, AWAIT_LOADER)
-    begun = insist(
-        lambda: here.ledger.begin(
-            message.order_id, message.token, step, runner, lease_s=here.settings.lease_s, later=later
-        )
-    )
-    if begun.start is Start.DONE and begun.message is not None:
-        return begun.message
-    if begun.start is not Start.RUN:
-        raise left(f"order {message.order_id}: {step} is {begun.start.value}")
-    trace = StepTrace(
-        traces=here.traces,
-        order_id=message.order_id,
-        attempt=message.token,
-        step=step.removeprefix("dynsvc."),
-        host=here.settings.host,
-    )
+def _one_step(task: Task, here: Site, step: str, message: Message, attempt: LeasedAttempt) -> _Ended:
+    """Run one step under the lease of *attempt*."""
     with (
-        RunningStep(
-            here.jobs, here.ledger, message, runner, lease_s=here.settings.lease_s, trace=trace
-        ) as attempt,
-        span(trace.step, message.token, _known(message), no_error=(Ignore,)),
-        _traced(trace),
+        span(attempt.step, message.token, _known(message), no_error=(Ignore,)),
+        _traced(attempt),
     ):
         log.info("step begun")
         try:
             if step != messages.FETCH_ORDER:
                 insist(attempt.check_owner)
             grown = pipeline.persisting(
-                attempt, here.retry_policy, lambda: work(here, message, attempt), message.order_id
+                attempt, here.retry_policy, lambda: _WORK[step](here, message, attempt), message.order_id
             )
             attempt.check()
         except AttemptEnded as ended:
             _given_up(here, message, attempt, step, ended)
             raise left(str(ended)) from ended
         except DynsvcError as error:
+            attempt.tell()
             fail(here, message, error.headline, str(error), error_details(error))
             raise
         except Exception as error:
             # A bug of ours, or of a library. The order must not wait for a lease to run out because of it.
             log.exception("step failed unexpectedly")
             text = f"InternalError: {type(error).__name__}: {error}"
+            attempt.tell()
             fail(here, message, text, text, traceback.format_exc())
             raise
         if isinstance(grown, Receipt):
-            return _delivered(here, message, runner, grown)
+            attempt.tell()
+            return _delivered(here, message, attempt, grown)
         if step == messages.RUN_ALGORITHM and grown.tiles is not None:
-            _spread(here, grown, runner)
-        return _hand_over(here, grown, runner, step)
+            attempt.tell()
+            _spread(here, grown, attempt)
+        return _hand_over(task, here, step, grown, attempt)
 
 
 def _known(message: Message) -> dict[str, str | None]:
@@ -149,12 +166,12 @@ def _known(message: Message) -> dict[str, str | None]:
 
 
 @contextmanager
-def _traced(trace: StepTrace) -> Iterator[None]:
+def _traced(attempt: LeasedAttempt) -> Iterator[None]:
     """Note a step's begin and how it ended."""
     began, outcome = time.monotonic(), "done"
-    trace.note(event="began")
+    attempt.note(event="began")
     try:
-        with metrics.step(trace.step):
+        with metrics.step(attempt.step):
             yield
     except DynsvcError as error:
         outcome = error.headline
@@ -167,12 +184,13 @@ def _traced(trace: StepTrace) -> Iterator[None]:
         raise
     finally:
         took_s = time.monotonic() - began
-        metrics.step_ended(trace.step, outcome, took_s)
-        trace.note(event="ended", took_s=round(took_s, 3), outcome=outcome)
+        metrics.step_ended(attempt.step, outcome, took_s)
+        attempt.note(event="ended", took_s=round(took_s, 3), outcome=outcome)
 
 
-def _given_up(here: Site, message: Message, attempt: RunningStep, step: str, ended: AttemptEnded) -> None:
+def _given_up(here: Site, message: Message, attempt: LeasedAttempt, step: str, ended: AttemptEnded) -> None:
     """Leave a step that has no effect: another worker's to do, or nobody's."""
+    attempt.tell()
     if attempt.overdue:
         error = OrderOverdue(message.order_id, step, here.settings.order_limit_s)
         fail(here, message, error.headline, str(error), "")
@@ -184,26 +202,30 @@ def _given_up(here: Site, message: Message, attempt: RunningStep, step: str, end
         insist(lambda: here.ledger.release(message.order_id, message.token))
 
 
-def _hand_over(here: Site, grown: Message, runner: str, step: str) -> Document:
-    following = messages.following(step)[0]
+def _hand_over(task: Task, here: Site, step: str, grown: Message, attempt: LeasedAttempt) -> _Ended:
     document = grown.to_document()
+    following = onward.following(task, document)
+    if following is None:
+        attempt.tell()
+    settings = here.settings
     kept = insist(
         lambda: here.ledger.hand_over(
             grown.order_id,
             grown.token,
-            runner,
-            step=following,
+            attempt.runner,
+            step=messages.following(step)[0],
             message=document,
-            wait_s=here.settings.resend_s,
+            lease_s=settings.lease_s if following else settings.resend_s,
+            goes_on=following is not None,
         )
     )
     if not kept:
         raise left(f"order {grown.order_id}: another execution has taken over")
-    log.info("step done", seconds=grown.timings_s.get(step.removeprefix("dynsvc.")))
-    return document
+    log.info("step done", seconds=grown.timings_s.get(attempt.step))
+    return _Ended(grown, document, following)
 
 
-def _spread(here: Site, grown: Message, runner: str) -> NoReturn:
+def _spread(here: Site, grown: Message, attempt: LeasedAttempt) -> NoReturn:
     """Have the tiles done, by this worker and all others; the chain ends here and goes on with the merge."""
     plan, tiles = pipeline.planned(grown), grown.tiles
     assert tiles is not None  # noqa: S101 - the caller has looked
@@ -211,7 +233,7 @@ def _spread(here: Site, grown: Message, runner: str) -> NoReturn:
         lambda: here.spread.begin(
             grown.order_id,
             grown.token,
-            runner,
+            attempt.runner,
             message=grown.to_document(),
             tiles=tiles.count,
             device=plan.device,
@@ -224,7 +246,7 @@ def _spread(here: Site, grown: Message, runner: str) -> NoReturn:
     raise left(f"order {grown.order_id}: its tiles are being done")
 
 
-def _delivered(here: Site, message: Message, runner: str, receipt: Receipt) -> Document:
+def _delivered(here: Site, message: Message, attempt: LeasedAttempt, receipt: Receipt) -> _Ended:
     """End the order, or let it wait for the loader's own job."""
     document = message.to_document()
     if receipt.loader_job_id and here.loader_jobs.configured:
@@ -232,22 +254,22 @@ def _delivered(here: Site, message: Message, runner: str, receipt: Receipt) -> D
             lambda: here.ledger.hand_over(
                 message.order_id,
                 message.token,
-                runner,
+                attempt.runner,
                 step=AWAIT_LOADER,
                 message=document,
-                wait_s=here.settings.loader_timeout_s,
+                lease_s=here.settings.loader_timeout_s,
                 loader_job_id=receipt.loader_job_id or "",
             )
         )
         log.info("delivered, waits for the loader", loader_job_id=receipt.loader_job_id)
-        return document
+        return _Ended(message, document)
     result = summary(message, receipt.place)
     if insist(lambda: here.jobs.complete(message.order_id, message.token, result)):
         metrics.attempt_ended(message.algorithm, "complete")
     insist(lambda: here.ledger.release(message.order_id, message.token))
     here.discard_artifacts(message.order_id)
     log.info("order complete", place=receipt.place)
-    return document
+    return _Ended(message, document)
 
 
 def error_details(error: DynsvcError) -> str:
@@ -267,10 +289,10 @@ def fail(here: Site, message: Message, headline: str, sentence: str, details: st
 @app.task(bind=True, name=messages.FETCH_ORDER, throws=(DynsvcError,))
 def fetch_order(self: Task, document: Document) -> Document:
     """Claim the job, parse the order, find its slide."""
-    return _step(self, document, _fetch_order)
+    return _step(self, document)
 
 
-def _fetch_order(here: Site, message: Message, attempt: RunningStep) -> Message:
+def _fetch_order(here: Site, message: Message, attempt: LeasedAttempt) -> Message:
     job = here.jobs.claim(message.order_id, here.settings.job_types, message.token)
     if job is None:
         raise AttemptEnded(message.order_id, "the job no longer waits, or somebody else has it")
@@ -286,30 +308,30 @@ def _fetch_order(here: Site, message: Message, attempt: RunningStep) -> Message:
 @app.task(bind=True, name=messages.FETCH_ROI, throws=(DynsvcError,))
 def fetch_roi(self: Task, document: Document) -> Document:
     """Fetch the region's pixels."""
-    return _step(self, document, _fetch_roi)
+    return _step(self, document)
 
 
-def _fetch_roi(here: Site, message: Message, attempt: RunningStep) -> Message:
+def _fetch_roi(here: Site, message: Message, attempt: LeasedAttempt) -> Message:
     return pipeline.fetch_roi(message, here.ports, attempt)
 
 
 @app.task(bind=True, name=messages.RUN_ALGORITHM, throws=(DynsvcError,))
 def run_algorithm(self: Task, document: Document) -> Document:
     """Execute the algorithm."""
-    return _step(self, document, _run_algorithm)
+    return _step(self, document)
 
 
-def _run_algorithm(here: Site, message: Message, attempt: RunningStep) -> Message:
+def _run_algorithm(here: Site, message: Message, attempt: LeasedAttempt) -> Message:
     return pipeline.run_algorithm(message, here.ports, attempt)
 
 
 @app.task(bind=True, name=messages.MERGE_TILES, throws=(DynsvcError,))
 def merge_tiles(self: Task, document: Document) -> Document:
     """Merge the tiles of a slide."""
-    return _step(self, document, _merge_tiles)
+    return _step(self, document)
 
 
-def _merge_tiles(here: Site, message: Message, attempt: RunningStep) -> Message:
+def _merge_tiles(here: Site, message: Message, attempt: LeasedAttempt) -> Message:
     state = here.spread.state(message.order_id)
     holes, hosts = (state.holes, state.hosts) if state else ((), {})
     return merging.merge_tiles(message, here.ports, attempt, holes=holes, hosts=hosts)
@@ -318,10 +340,10 @@ def _merge_tiles(here: Site, message: Message, attempt: RunningStep) -> Message:
 @app.task(bind=True, name=messages.UPLOAD_ZIP, throws=(DynsvcError,))
 def upload_zip(self: Task, document: Document) -> Document:
     """Deliver the result."""
-    return _step(self, document, _upload_zip)
+    return _step(self, document)
 
 
-def _upload_zip(here: Site, message: Message, attempt: RunningStep) -> Receipt:
+def _upload_zip(here: Site, message: Message, attempt: LeasedAttempt) -> Receipt:
     """Upload once: the loader has no check for duplicates and would store every object again."""
     if here.settings.sink_kind != "loader":
         return pipeline.upload_zip(message, here.ports, attempt)
@@ -352,8 +374,10 @@ def _upload_zip(here: Site, message: Message, attempt: RunningStep) -> Receipt:
     return receipt
 
 
-#: What each step does that may run without a message of its own.
+#: What each step does.
 _WORK: dict[str, Work] = {
+    messages.FETCH_ORDER: _fetch_order,
+    messages.MERGE_TILES: _merge_tiles,
     messages.FETCH_ROI: _fetch_roi,
     messages.RUN_ALGORITHM: _run_algorithm,
     messages.UPLOAD_ZIP: _upload_zip,

@@ -26,10 +26,9 @@ from dynsvc.site import Site
 from dynsvc.slides import Picture
 from dynsvc.steps import ALGORITHM_FROM, ALGORITHM_TO, workspace
 from dynsvc.tiles import Tile
-from dynsvc.traces import StepTrace
 from dynsvc.tracing import span
 from dynsvc.wholeslide.tilework import TileWork, tiles_of
-from workers.attempts import RunningStep, insist
+from workers.attempts import LeasedAttempt, insist
 from workers.batches import send_batches, settle
 from workers.tasks import error_details, fail, left, site
 
@@ -37,8 +36,7 @@ __all__ = ["run_tiles"]
 
 log = structlog.get_logger(__name__)
 
-#: Progress is written at most so often by one batch, and a line with the time that remains for each tenth.
-_REPORT_S = 1.0
+#: A line with the time that remains is written for each tenth.
 _LINES = 10
 
 
@@ -72,28 +70,21 @@ def _run(here: Site, batch: Batch, runner: str) -> None:
         insist(lambda: here.spread.batch_ends(batch, runner))
         raise left(f"order {batch.order_id}: the attempt has ended")
     message = Message.from_document(document)
-    trace = StepTrace(
-        traces=here.traces,
-        order_id=batch.order_id,
-        attempt=batch.token,
-        step="run_tiles",
-        host=here.settings.host,
-    )
     rest: int | None = batch.first
-    with RunningStep(
-        here.jobs, leases, message, runner, lease_s=here.settings.lease_s, trace=trace, lease=batch.batch
-    ) as attempt:
+    with LeasedAttempt(here, message, "run_tiles", runner, leases=leases, lease=batch.batch) as attempt:
         send_batches(here, batch.order_id, batch.token, begun=batch.batch)
         try:
             rest = _Work(here, batch, message, attempt).run()
         except AttemptEnded as ended:
             rest = _given_up(here, batch, message, attempt, ended)
         except DynsvcError as error:
+            attempt.tell()
             fail(here, message, error.headline, str(error), error_details(error))
             raise
         except Exception as error:
             log.exception("batch failed unexpectedly")
             text = f"InternalError: {type(error).__name__}: {error}"
+            attempt.tell()
             fail(here, message, text, text, "")
             raise
     insist(lambda: here.spread.batch_ends(batch, runner, rest))
@@ -102,9 +93,10 @@ def _run(here: Site, batch: Batch, runner: str) -> None:
 
 
 def _given_up(
-    here: Site, batch: Batch, message: Message, attempt: RunningStep, ended: AttemptEnded
+    here: Site, batch: Batch, message: Message, attempt: LeasedAttempt, ended: AttemptEnded
 ) -> int | None:
     """Leave a batch whose attempt, lease or worker has ended. Returns the first of the tiles that go back."""
+    attempt.tell()
     if attempt.overdue:
         error = OrderOverdue(message.order_id, "run_tiles", here.settings.order_limit_s)
         fail(here, message, error.headline, str(error), "")
@@ -119,7 +111,7 @@ def _given_up(
 class _Owner:
     """The attempt, as a single tile sees it: what it notes would drown what the order's steps noted."""
 
-    def __init__(self, attempt: RunningStep, *, notes: bool) -> None:
+    def __init__(self, attempt: LeasedAttempt, *, notes: bool) -> None:
         self._attempt, self._notes = attempt, notes
 
     def ended(self) -> bool:
@@ -133,9 +125,8 @@ class _Owner:
 class _Work:
     """The tiles of one batch. While one is computed, the pixels of the next are fetched."""
 
-    def __init__(self, here: Site, batch: Batch, message: Message, attempt: RunningStep) -> None:
+    def __init__(self, here: Site, batch: Batch, message: Message, attempt: LeasedAttempt) -> None:
         self._here, self._batch, self._message, self._attempt = here, batch, message, attempt
-        self._reported = 0.0
 
     def run(self) -> int | None:
         """Do the tiles.
@@ -218,12 +209,8 @@ class _Work:
         self._attempt.report(ALGORITHM_FROM, line)
 
     def _report(self, progress: TileProgress) -> None:
-        now = time.monotonic()
         tenth = max(1, progress.tiles // _LINES)
         line = progress.done % tenth == 0 and progress.done < progress.tiles
-        if not line and now - self._reported < _REPORT_S:
-            return
-        self._reported = now
         percent = ALGORITHM_FROM + (ALGORITHM_TO - ALGORITHM_FROM) * progress.done // progress.tiles
         remaining_s = progress.remaining_s
         left_text = "" if remaining_s is None else f", about {_span(remaining_s)} left"

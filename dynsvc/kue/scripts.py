@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,18 @@ class Scripts:
         PeerRefused
             The server's answer is an error (permanent).
         """
+        with answering(self.peer):
+            return self._script(name)(args=(self.head, *args))
+
+    def run_each(self, name: str, calls: Sequence[Sequence[str | int]]) -> list[Any]:
+        """Run the script *name* once for each of *calls*, in one round trip. Raises as :meth:`run`."""
+        with answering(self.peer), self.client.pipeline(transaction=False) as pipeline:
+            for args in calls:
+                self._script(name)(args=(self.head, *args), client=pipeline)
+            return list(pipeline.execute())
+
+    def _script(self, name: str) -> Any:
         script = self._registered.get(name)
         if script is None:
             script = self._registered[name] = self.client.register_script(_text(self._folder, name))
-        with answering(self.peer):
-            return script(args=(self.head, *args))
+        return script

@@ -187,7 +187,14 @@ class Ledger:
 
     def renew(self, order_id: str, token: str, runner: str, *, lease_s: float) -> bool:
         """Renew the lease of a running step. False: this execution no longer holds it."""
-        return bool(self._run("renew", order_id, token, runner, round(lease_s * 1000)))
+        return self.renew_each([(order_id, token, runner)], lease_s=lease_s)[0]
+
+    def renew_each(self, leases: Sequence[tuple[str, str, str]], *, lease_s: float) -> list[bool]:
+        """Renew the lease of each ``(order id, token, runner)``, in one round trip."""
+        lease_ms = round(lease_s * 1000)
+        return [
+            bool(kept) for kept in self._scripts.run_each("renew", [(*each, lease_ms) for each in leases])
+        ]
 
     def hand_over(
         self,
@@ -197,11 +204,21 @@ class Ledger:
         *,
         step: str,
         message: dict[str, Any],
-        wait_s: float,
+        lease_s: float,
+        goes_on: bool = False,
         loader_job_id: str = "",
     ) -> bool:
-        """End the running step and make *step* the next, waiting. False: no longer this execution's to do."""
-        args = (order_id, token, runner, step, json.dumps(message), round(wait_s * 1000), loader_job_id)
+        """End the running step and make *step* the next. False: no longer this execution's to do.
+
+        Parameters
+        ----------
+        lease_s
+            Lease of the next step, seconds.
+        goes_on
+            The same execution runs the next step too, from now on; otherwise that waits for one.
+        """
+        lease_ms = round(lease_s * 1000)
+        args = (order_id, token, runner, step, json.dumps(message), lease_ms, loader_job_id, int(goes_on))
         return bool(self._run("hand_over", *args))
 
     def hand_back(self, order_id: str, token: str, runner: str) -> bool:

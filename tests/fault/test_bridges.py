@@ -67,7 +67,7 @@ def test_a_worker_killed_between_two_steps(site: Hospital, segmenter: Segmenter)
     ledger.begin(order_id, str(token), FETCH_ORDER, "the test", lease_s=30, later=[])
     assert site.jobs.claim(order_id, ["analysisJob"], str(token))
     assert ledger.hand_over(
-        order_id, str(token), "the test", step=FETCH_ROI, message=message.to_document(), wait_s=0.5
+        order_id, str(token), "the test", step=FETCH_ROI, message=message.to_document(), lease_s=0.5
     )
     start_worker(site)
     # The message has no plan, so the step fails: it was sent, and the order has an end.
