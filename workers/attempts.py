@@ -104,6 +104,8 @@ class LeasedAttempt:
         self.lease = lease or message.order_id
         self._ended = threading.Event()
         self._reason = ""
+        #: The job has been claimed: from then on it tells whose it is.
+        self.claimed = step != "fetch_order"
         #: The order has taken longer than an order may.
         self.overdue = False
         #: The step is given up because this worker stops, and goes on elsewhere.
@@ -187,7 +189,7 @@ class LeasedAttempt:
                     return False
                 self._percent, self._lines, self._backwards = None, [], False
                 if not owned:
-                    self._end(_TAKEN)
+                    self.end(_TAKEN)
         return True
 
     def write_notes(self) -> None:
@@ -200,7 +202,7 @@ class LeasedAttempt:
     def hand_back(self) -> None:
         """End the step's work, so that another worker can begin it. Safe in a signal handler."""
         self.handed_back = True
-        self._end("the worker stops")
+        self.end("the worker stops")
 
     def ended(self) -> bool:
         """Say whether the attempt no longer owns the order."""
@@ -213,7 +215,7 @@ class LeasedAttempt:
     def check_owner(self) -> None:
         """Ask Kue whether the attempt still owns the job, and raise as :meth:`check` where it does not."""
         if not self._here.jobs.owns(self.order_id, self.token):
-            self._end(_TAKEN)
+            self.end(_TAKEN)
         self.check()
 
     def check(self) -> None:
@@ -227,21 +229,15 @@ class LeasedAttempt:
         if self._ended.is_set():
             raise AttemptEnded(self.order_id, self._reason)
 
-    def seen(self, *, leased: bool, owned: bool) -> None:
-        """Take notice of what the keeper found."""
-        if not leased:
-            self._end("its lease ran out and the order was taken from it")
-        elif not owned:
-            self._end(_TAKEN)
-
     def look_at_clock(self) -> None:
         """End an attempt whose order has taken too long."""
         expires_at_s = self._message.expires_at_s
         if expires_at_s is not None and time.time() > expires_at_s:
             self.overdue = True
-            self._end("the order's time limit has passed")
+            self.end("the order's time limit has passed")
 
-    def _end(self, reason: str) -> None:
+    def end(self, reason: str) -> None:
+        """Have the work stop; the first reason counts."""
         self._reason = self._reason or reason
         self._ended.set()
 
@@ -295,18 +291,24 @@ class _Keeper:
 
     def _renew(self, leases: Ledger, attempts: Sequence[LeasedAttempt]) -> None:
         here = attempts[0]._here  # noqa: SLF001 - a process has one site
+        # Before Redis is asked: a job that is claimed meanwhile was nobody's a moment ago.
+        claimed = [attempt for attempt in attempts if attempt.claimed]
         try:
             leased = leases.renew_each(
                 [(attempt.lease, attempt.token, attempt.runner) for attempt in attempts],
                 lease_s=here.settings.lease_s,
             )
-            owned = here.jobs.owns_each([(attempt.order_id, attempt.token) for attempt in attempts])
+            owned = here.jobs.owns_each([(attempt.order_id, attempt.token) for attempt in claimed])
         except DynsvcError as error:
             # The steps go on: nobody can take their orders while Redis is away, and writes are fenced.
             log.warning("leases not renewed", error=str(error), steps=len(attempts))
             return
-        for attempt, is_leased, is_owned in zip(attempts, leased, owned, strict=True):
-            attempt.seen(leased=is_leased, owned=is_owned)
+        for attempt, kept in zip(attempts, leased, strict=True):
+            if not kept:
+                attempt.end("its lease ran out and the order was taken from it")
+        for attempt, kept in zip(claimed, owned, strict=True):
+            if not kept:
+                attempt.end(_TAKEN)
 
 
 _keeper = _Keeper()

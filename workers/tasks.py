@@ -296,6 +296,7 @@ def _fetch_order(here: Site, message: Message, attempt: LeasedAttempt) -> Messag
     job = here.jobs.claim(message.order_id, here.settings.job_types, message.token)
     if job is None:
         raise AttemptEnded(message.order_id, "the job no longer waits, or somebody else has it")
+    attempt.claimed = True
     expires_at_s = (job.started_at_ms or 0) / 1000 + here.settings.order_limit_s
     claimed = message.model_copy(update={"expires_at_s": expires_at_s})
     grown = pipeline.fetch_order(claimed, here.document_of(job), here.ports, attempt)
