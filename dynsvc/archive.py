@@ -137,8 +137,6 @@ def build(zip_path: Path, files: Mapping[str, Path | OutputFile | bytes]) -> str
             with zipfile.ZipFile(stream, "w") as archive:
                 for name in sorted(files):
                     _add(archive, name, files[name])
-            stream.flush()
-            os.fsync(stream.fileno())
             stream.seek(0)
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
         partial.chmod(0o644)

@@ -127,6 +127,22 @@ class ArtifactStore:
                 _receive(stream, dest, artifact)
         return dest
 
+    def in_place(self, artifact: Artifact) -> Path | None:
+        """Return the stored file itself, for reading only; None where the store is no folder.
+
+        Raises as :meth:`get`.
+        """
+        if not self._is_folder:
+            return None
+        path = Path(self._path(artifact.key))
+        with self._errors(artifact.key):
+            try:
+                found = _measured(path)
+            except FileNotFoundError as error:
+                raise ArtifactMissing(artifact.key, self.place) from error
+        _check(artifact, *found)
+        return path
+
     def find(self, key: str) -> Artifact | None:
         """Return what is stored under *key*, measured now, or None. In a folder it counts as used.
 
@@ -264,8 +280,11 @@ def _copied(source: BinaryIO, target: BinaryIO | None) -> tuple[str, int]:
 
 
 @contextmanager
-def _complete(path: Path) -> Iterator[BinaryIO]:
-    """Open a new file that gets the name *path* when the block ends well, and is removed otherwise."""
+def _complete(path: Path, *, lasting: bool) -> Iterator[BinaryIO]:
+    """Open a new file that gets the name *path* when the block ends well, and is removed otherwise.
+
+    With *lasting*, its bytes survive a power cut from then on. Working copies need not.
+    """
     partial = path.with_name(f"{_PARTIAL}{secrets.token_hex(8)}")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -276,15 +295,16 @@ def _complete(path: Path) -> Iterator[BinaryIO]:
             stream = partial.open("xb")
         with stream:
             yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
+            if lasting:
+                stream.flush()
+                os.fsync(stream.fileno())
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 
 
 def _publish(path: Path, target: Path) -> tuple[str, int]:
-    with path.open("rb") as source, _complete(target) as stream:
+    with path.open("rb") as source, _complete(target, lasting=True) as stream:
         measured = _copied(source, stream)
     fd = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -295,13 +315,16 @@ def _publish(path: Path, target: Path) -> tuple[str, int]:
 
 
 def _receive(stream: BinaryIO, dest: Path, artifact: Artifact) -> None:
-    with _complete(dest) as target:
-        sha256, size_bytes = _copied(stream, target)
-        if size_bytes != artifact.size_bytes:
-            found, expected = f"{size_bytes} bytes", f"{artifact.size_bytes} bytes"
-            raise ArtifactCorrupt(artifact.key, found, expected)
-        if sha256 != artifact.sha256:
-            raise ArtifactCorrupt(artifact.key, f"SHA-256 {sha256}", f"SHA-256 {artifact.sha256}")
+    with _complete(dest, lasting=False) as target:
+        _check(artifact, *_copied(stream, target))
+
+
+def _check(artifact: Artifact, sha256: str, size_bytes: int) -> None:
+    if size_bytes != artifact.size_bytes:
+        found, expected = f"{size_bytes} bytes", f"{artifact.size_bytes} bytes"
+        raise ArtifactCorrupt(artifact.key, found, expected)
+    if sha256 != artifact.sha256:
+        raise ArtifactCorrupt(artifact.key, f"SHA-256 {sha256}", f"SHA-256 {artifact.sha256}")
 
 
 def _prune(folder: Path, limit: float) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import TypeVar
 
 import structlog
@@ -262,8 +263,12 @@ def upload_zip(message: Message, ports: Ports, attempt: Attempt) -> Receipt:
     plan, result = planned(message), message.result
     if result is None:
         raise OutputMissing(plan.algorithm, "a result", "nothing")
-    with workspace(ports, message) as folder, disk_errors(folder):
-        zip_path = ports.artifacts.get(result.archive, folder / "output.zip")
+    with ExitStack() as held:
+        zip_path = ports.artifacts.in_place(result.archive)
+        if zip_path is None:
+            folder = held.enter_context(workspace(ports, message))
+            zip_path = ports.artifacts.get(result.archive, folder / "output.zip")
+        held.enter_context(disk_errors(zip_path))
         receipt = ports.sink.deliver(
             Delivery(
                 order_id=message.order_id,

@@ -223,4 +223,4 @@ def planned(message: Message) -> Plan:
 def artifact_key(message: Message, name: str) -> str:
     """Return the key of an attempt's artifact."""
     # Each attempt writes names of its own: a late one can never change what a newer one reads.
-    return f"orders/{safe_name(message.order_id)}/{safe_name(message.token)}/{name.replace(',', '-')}"
+    return f"orders/{safe_name(message.order_id)}/{safe_name(message.token)}-{name.replace(',', '-')}"

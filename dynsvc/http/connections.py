@@ -7,9 +7,12 @@ never silent and never done; these connections end with it.
 from __future__ import annotations
 
 import contextlib
+import heapq
 import http.client
+import itertools
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -38,28 +41,79 @@ class NoAnswerError(Exception):
     """One attempt brought no complete answer. Does not leave the HTTP client."""
 
 
+class _Watch:
+    """Shuts sockets down whose time has run out. One thread serves all connections of a process.
+
+    Almost every answer comes in time, so what is watched is only written down; an entry that is done with is
+    dropped when its time has come.
+    """
+
+    def __init__(self) -> None:
+        self._due: list[tuple[float, int, _Watched]] = []
+        self._numbers = itertools.count()
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    def begin(self, watched: _Watched, limit_s: float) -> None:
+        """Shut *watched* down in *limit_s*, if it has not ended until then."""
+        deadline = time.monotonic() + limit_s
+        with self._changed:
+            heapq.heappush(self._due, (deadline, next(self._numbers), watched))
+            # A forked process has no thread yet.
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._run, name="http-watch", daemon=True)
+                self._thread.start()
+            elif self._due[0][2] is watched:
+                self._changed.notify()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._due or (rest_s := self._due[0][0] - time.monotonic()) > 0:
+                    self._changed.wait(rest_s if self._due else None)
+                watched = heapq.heappop(self._due)[2]
+            watched.run_out()
+
+
+class _Watched:
+    """A socket that waits for an answer."""
+
+    def __init__(self, connection_socket: socket.socket) -> None:
+        self._socket: socket.socket | None = connection_socket
+        self._lock = threading.Lock()
+        self.overran = False
+
+    def run_out(self) -> None:
+        """Shut the socket down, if it still waits."""
+        with self._lock:
+            if self._socket is not None:
+                self.overran = True
+                with contextlib.suppress(OSError):  # it may have been closed just now
+                    self._socket.shutdown(socket.SHUT_RDWR)
+
+    def end(self) -> None:
+        """Wait no longer."""
+        with self._lock:
+            self._socket = None
+
+
+_watch = _Watch()
+
+
 @contextmanager
 def _shut_down_after(connection_socket: socket.socket, limit_s: float | None) -> Iterator[None]:
     """Shut the socket down when the block runs longer than *limit_s*, and raise TimeoutError then."""
     if limit_s is None:
         yield
         return
-    overran = threading.Event()
-
-    def shut_down() -> None:
-        overran.set()
-        with contextlib.suppress(OSError):  # it may have been closed just now
-            connection_socket.shutdown(socket.SHUT_RDWR)
-
-    timer = threading.Timer(limit_s, shut_down)
-    timer.daemon = True
-    timer.start()
+    watched = _Watched(connection_socket)
+    _watch.begin(watched, limit_s)
     try:
         yield
     finally:
-        timer.cancel()
+        watched.end()
         # Cut-off headers would pass as complete ones with an empty body.
-        if overran.is_set():
+        if watched.overran:
             raise TimeoutError("the headers of the answer did not end in time")
 
 

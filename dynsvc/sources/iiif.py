@@ -113,13 +113,16 @@ class IiifSource:
         if size_px is not None and size_px != (region.width_px, region.height_px):
             return self._shrunk(slide, region, folder, stem, size_px=size_px, side_px=side_px)
         wanted = list(pieces(region, side_px))
-        with _scratch(folder) as scratch:
-            if len(wanted) == 1:
-                path = self._download(slide, region, scratch)
+        if len(wanted) == 1:
+            path = self._download(slide, region, folder)
+            try:
                 found = self._decoded(slide, region, region, path)
                 if found.unchanged:
                     return _kept_as_sent(path, found, folder, stem)
                 return write_png(found.picture, folder / f"{stem}.png")
+            finally:
+                path.unlink(missing_ok=True)
+        with _scratch(folder) as scratch:
             picture = Image.new("RGB", (region.width_px, region.height_px))
             for piece, path in self._downloaded(slide, wanted, scratch):
                 part = self._decoded(slide, region, piece, path).picture
