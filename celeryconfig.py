@@ -69,7 +69,8 @@ task_ignore_result = True
 task_store_errors_even_if_ignored = False
 task_track_started = False
 
-# Flower shows what these events tell.
+# Events cost a worker a tenth of its time, and nobody listens but a monitor: Flower switches them on, again and
+# again, so that a worker that starts later sends them too.
 worker_send_task_events = False
 task_send_sent_event = True
 

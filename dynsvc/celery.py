@@ -10,7 +10,7 @@ from celery import Celery, chain
 from celery.signals import setup_logging
 from kombu.exceptions import OperationalError
 
-from dynsvc import messages
+from dynsvc import broker, messages
 from dynsvc.errors import PeerUnavailable
 from dynsvc.messages import shown
 
@@ -34,6 +34,7 @@ class _OrdersApp(Celery):  # type: ignore[misc]
         return super().send_task(name, args, kwargs, **options)
 
 
+broker.use()
 app = _OrdersApp("dynsvc", config_source="celeryconfig", set_as_current=True)
 
 

@@ -30,6 +30,8 @@ T = TypeVar("T")
 RENEW_S = 1.0
 #: Reports that follow each other faster are written together.
 _REPORT_S = 0.5
+#: What is known of a job is taken for true this long. A cancelled order may begin another step meanwhile.
+_FRESH_S = 0.1
 #: A write that ends a step is tried for this long against a Redis that is away. It outlasts a restart.
 _INSIST_S = 600.0
 _KEPT_LINES = 200
@@ -106,6 +108,8 @@ class LeasedAttempt:
         self._reason = ""
         #: The job has been claimed: from then on it tells whose it is.
         self.claimed = step != "fetch_order"
+        #: When it was last seen to be its own.
+        self._owned_at = float("-inf")
         #: The order has taken longer than an order may.
         self.overdue = False
         #: The step is given up because this worker stops, and goes on elsewhere.
@@ -188,6 +192,7 @@ class LeasedAttempt:
                     )
                     return False
                 self._percent, self._lines, self._backwards = None, [], False
+                self._owned_at = time.monotonic()
                 if not owned:
                     self.end(_TAKEN)
         return True
@@ -213,9 +218,15 @@ class LeasedAttempt:
         self._ended.wait(seconds)
 
     def check_owner(self) -> None:
-        """Ask Kue whether the attempt still owns the job, and raise as :meth:`check` where it does not."""
-        if not self._here.jobs.owns(self.order_id, self.token):
-            self.end(_TAKEN)
+        """Ask Kue whether the attempt still owns the job, and raise as :meth:`check` where it does not.
+
+        A job that is not claimed yet is nobody's, and one that was seen just now is not looked at again.
+        """
+        now = time.monotonic()
+        if self.claimed and now - self._owned_at > _FRESH_S:
+            if not self._here.jobs.owns(self.order_id, self.token):
+                self.end(_TAKEN)
+            self._owned_at = now
         self.check()
 
     def check(self) -> None:

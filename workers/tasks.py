@@ -132,8 +132,7 @@ def _one_step(task: Task, here: Site, step: str, message: Message, attempt: Leas
     ):
         log.info("step begun")
         try:
-            if step != messages.FETCH_ORDER:
-                insist(attempt.check_owner)
+            insist(attempt.check_owner)
             grown = pipeline.persisting(
                 attempt, here.retry_policy, lambda: _WORK[step](here, message, attempt), message.order_id
             )
