@@ -69,10 +69,10 @@ task_ignore_result = True
 task_store_errors_even_if_ignored = False
 task_track_started = False
 
-# Events cost a worker a tenth of its time, and nobody listens but a monitor: Flower switches them on, again and
-# again, so that a worker that starts later sends them too.
+# Events cost a worker a tenth of its time, and nobody listens but a monitor. Flower switches them on again
+# and again, so that a worker that starts later sends them too; who only sends messages is not asked.
 worker_send_task_events = False
-task_send_sent_event = True
+task_send_sent_event = False
 
 # A broker that restarts is waited for, at start and later.
 broker_connection_retry_on_startup = True

@@ -34,8 +34,8 @@ app.conf.update(
     task_ignore_result=True,
     worker_prefetch_multiplier=1,
     worker_pool="threads",
-    worker_send_task_events=True,
-    task_send_sent_event=True,
+    worker_send_task_events=False,
+    task_send_sent_event=False,
     worker_enable_prefetch_count_reduction=False,
     broker_connection_retry_on_startup=True,
 )

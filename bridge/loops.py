@@ -30,10 +30,14 @@ class Loop:
         One round. An error of ours ends the round, not the loop; the next rounds come slower and slower.
     interval_s
         Longest time between two rounds.
+    apart_s
+        Shortest time between two rounds: one round does for all that woke it meanwhile.
     """
 
-    def __init__(self, name: str, work: Callable[[], None], interval_s: float) -> None:
-        self._name, self._work, self._interval_s = name, work, interval_s
+    def __init__(
+        self, name: str, work: Callable[[], None], interval_s: float, *, apart_s: float = 0.0
+    ) -> None:
+        self._name, self._work, self._interval_s, self._apart_s = name, work, interval_s, apart_s
         self._wake, self._stopped = threading.Event(), threading.Event()
         self._failures = 0
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -78,7 +82,7 @@ class Loop:
             if self._failures:
                 # Wakes do not shorten the pause after a failure: a peer that is down is not to be hammered.
                 self._stopped.wait(pause_s)
-            else:
+            elif not self._stopped.wait(self._apart_s):
                 self._wake.wait(pause_s)
 
     def _round(self) -> float:

@@ -28,6 +28,8 @@ __all__ = ["Bridge"]
 log = structlog.get_logger(__name__)
 
 _REPAIR_S = 10.0
+#: Under load each order that ends would have the head of the queue read for one that begins.
+_APART_S = 0.02
 _STOP_S = 15.0
 
 
@@ -40,7 +42,8 @@ class Bridge:
         settings, jobs = site.settings, site.jobs
         timers = KueTimers(site)
         tiles = BatchTimer(site, dispatch.send, dispatch.send_batch)
-        self._intake = Loop("intake", Intake(settings, jobs, site.ledger, dispatch.send), settings.poll_s)
+        intake = Intake(settings, jobs, site.ledger, dispatch.send)
+        self._intake = Loop("intake", intake, settings.poll_s, apart_s=_APART_S)
         self._outcomes = Loop("outcomes", Outcomes(site), settings.poll_s)
         self._loops: list[Loop] = [
             self._intake,
