@@ -36,18 +36,10 @@ class Intake:
     def __call__(self) -> None:
         """Fill the window once."""
         window = self._settings.window
-        if self._ledger.in_flight() >= window:
+        in_flight, unclaimed = self._ledger.occupied()
+        if in_flight >= window:
             return
-        # Orders in flight that no worker has claimed yet stand at the queue's head, at most a window full.
-        waiting = self._jobs.waiting(self._settings.job_types, window)
-        for job_id, state in waiting.dropped:
-            log.warning("leftover taken out of the queue, not run", order_id=job_id, state=state or "gone")
-        held = self._ledger.holds([job_id for job_id, _ in waiting.ids])
-        new = [
-            Message(order_id=job_id, job_type=job_type, token=f"{TOKEN_PREFIX}{uuid.uuid4().hex}")
-            for (job_id, job_type), in_flight in zip(waiting.ids, held, strict=True)
-            if not in_flight
-        ]
+        new = self._new(unclaimed, window - in_flight)
         offered = {message.order_id: message for message in new}
         taken = self._ledger.reserve(
             [(message.order_id, message.token, message.to_document()) for message in new],
@@ -68,3 +60,26 @@ class Intake:
                 raise
             metrics.ORDERS_SENT.inc()
             log.info("order sent", order_id=order_id, attempt=message.token, step=FETCH_ORDER)
+
+    def _new(self, unclaimed: int, free: int) -> list[Message]:
+        """Return first messages for orders that wait and are not in flight, the most urgent first.
+
+        Orders in flight that no worker has claimed stand at the head of the queue: nearly always those that
+        none has begun, at most a window full.
+        """
+        window = self._settings.window
+        for limit in sorted({min(unclaimed + free, window), window}):
+            waiting = self._jobs.waiting(self._settings.job_types, limit)
+            for job_id, state in waiting.dropped:
+                log.warning(
+                    "leftover taken out of the queue, not run", order_id=job_id, state=state or "gone"
+                )
+            held = self._ledger.holds([job_id for job_id, _ in waiting.ids])
+            new = [
+                Message(order_id=job_id, job_type=job_type, token=f"{TOKEN_PREFIX}{uuid.uuid4().hex}")
+                for (job_id, job_type), in_flight in zip(waiting.ids, held, strict=True)
+                if not in_flight
+            ]
+            if len(new) >= free or len(waiting.ids) < limit:
+                break
+        return new

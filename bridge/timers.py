@@ -22,6 +22,9 @@ __all__ = ["KueTimers", "LeaseTimer"]
 
 log = structlog.get_logger(__name__)
 
+#: All waiting jobs are read at least this often, in search of those that no worker can see.
+_LOOK_S = 600.0
+
 
 class LeaseTimer:
     """Sends lost messages again, and ends the attempts of lost workers."""
@@ -117,6 +120,7 @@ class KueTimers:
         self._suspects: Mapping[str, Sighting] = {}
         self._orphans: set[tuple[str, str]] = set()
         self._birth = ""
+        self._look_at = 0.0
 
     def promote_and_expire(self) -> None:
         """Put delayed jobs whose time has come into the queue; fail running jobs whose ttl has run out."""
@@ -133,10 +137,7 @@ class KueTimers:
         if self._birth not in {"", birth}:
             log.error("Kue's Redis has lost its data: orders placed before are gone, place them again")
         self._birth = birth
-        scan = jobs.repair_limbo(settings.job_types, self._suspects)
-        self._suspects = scan.suspects
-        for job_id in scan.repaired:
-            log.warning("order put back into the queue: no worker could see it", order_id=job_id)
+        self._repair_limbo()
         active = [(job.job_id, job.worker_id) for job in jobs.active(settings.job_types, TOKEN_PREFIX)]
         held = ledger.holds([job_id for job_id, _ in active])
         unheld = {job for job, in_flight in zip(active, held, strict=True) if not in_flight}
@@ -146,3 +147,14 @@ class KueTimers:
             if jobs.requeue(job_id, token, f"{lost.headline}; nothing is known of the attempt, tried again"):
                 log.warning("orphaned order put back into the queue", order_id=job_id, attempt=token)
         self._orphans = unheld
+
+    def _repair_limbo(self) -> None:
+        jobs, now = self._site.jobs, time.monotonic()
+        # Of a long queue the look costs a lot, and there is nearly never anything to see.
+        if not self._suspects and now < self._look_at and not jobs.hides_jobs():
+            return
+        self._look_at = now + _LOOK_S
+        scan = jobs.repair_limbo(self._site.settings.job_types, self._suspects)
+        self._suspects = scan.suspects
+        for job_id in scan.repaired:
+            log.warning("order put back into the queue: no worker could see it", order_id=job_id)

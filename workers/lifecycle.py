@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from typing import Any
 
 import structlog
+from celery import bootsteps
 from celery.signals import worker_init, worker_ready, worker_shutdown, worker_shutting_down
 
 from dynsvc import metrics
+from dynsvc.celery import app
 from dynsvc.devices import gpus_present
 from dynsvc.errors import DynsvcError
 from dynsvc.status import StatusServer, serve
@@ -22,6 +25,23 @@ from workers.tasks import site
 __all__: list[str] = []
 
 log = structlog.get_logger(__name__)
+
+
+class _EventsFromMainThread(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Has only the main loop send events to monitors.
+
+    Celery sends them from the thread of a task as soon as 24 are waiting. With RabbitMQ that thread then
+    waits for a confirmation which the main loop may have read, for ever, and all others wait for it.
+    """
+
+    requires = ("celery.worker.consumer.events:Events",)
+
+    def start(self, parent: Any) -> None:
+        """Take the dispatcher of a new connection in hand."""
+        parent.event_dispatcher.buffer_limit = sys.maxsize
+
+
+app.steps["consumer"].add(_EventsFromMainThread)
 
 _janitor: Janitor | None = None
 _stopping: threading.Timer | None = None

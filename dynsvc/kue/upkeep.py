@@ -73,12 +73,27 @@ class Upkeep(Attempts):
         failed = self._fail(job_id, reply[1], TTL_EXCEEDED, TTL_EXCEEDED, None, expired_only=False)
         return None if failed.is_lost else Expired(job_id, reply[1], failed)
 
+    def hides_jobs(self) -> bool:
+        """Say whether jobs may wait that no worker can see, from the sizes of the indices alone.
+
+        Misses them only where as many jobs are wrongly in the index of their type.
+        """
+        head, client = self._scripts.head, self._scripts.client
+        with answering(self._scripts.peer):
+            types: Any = client.smembers(f"{head}job:types")
+            with client.pipeline() as pipeline:
+                pipeline.zcard(f"{head}jobs:inactive")
+                for kind in types:
+                    pipeline.zcard(f"{head}jobs:{kind}:inactive")
+                everything, *each = pipeline.execute()
+        return bool(everything != sum(each))
+
     def repair_limbo(self, types: Sequence[str], suspects: Mapping[str, Sighting]) -> LimboScan:
         """Put jobs back into the queue that wait but that no worker can see.
 
         A native worker that dies between taking a job and activating it leaves such a job. The same is true
         for a moment of every job that a living one takes, so a job must stay like this, untouched, for ten
-        seconds: it is repaired by a later call.
+        seconds: it is repaired by a later call. Reads all that wait; see :meth:`hides_jobs`.
 
         Parameters
         ----------

@@ -120,6 +120,14 @@ class Ledger:
         with answering(self._peer):
             return int(self._client.zcard(f"{self._head}leases"))
 
+    def occupied(self) -> tuple[int, int]:
+        """Return the number of orders in flight, and an upper limit of those that no worker has begun."""
+        with answering(self._peer), self._client.pipeline(transaction=False) as pipeline:
+            pipeline.zcard(f"{self._head}leases")
+            pipeline.scard(f"{self._head}waiting")
+            in_flight, waiting = pipeline.execute()
+        return int(in_flight), int(waiting)
+
     def tell_cancelled(self, order_id: str, sentence: str) -> None:
         """Tell the bridges, for their logs, who removed an order: Kue forgets the order and its log."""
         with answering(self._peer):

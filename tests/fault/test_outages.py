@@ -80,7 +80,7 @@ def test_a_broker_that_is_emptied(site: Hospital, segmenter: Segmenter) -> None:
 def test_rabbitmq_carries_orders_is_killed_and_comes_back(site: Hospital, segmenter: Segmenter) -> None:
     segmenter.hold()
     with running_rabbitmq() as broker, Ends(site.redis) as ends:
-        workers, (bridge,) = start(site, "-c", "2", workers=2, DYNSVC_BROKER_URL=broker.url)
+        workers, (bridge,) = start(site, "-c", "2", "-E", workers=2, DYNSVC_BROKER_URL=broker.url)
         order_ids = place(site, 20)
         segmenter.wait_for(2)
         broker.kill()
