@@ -15,7 +15,7 @@ _COLOUR = "[0,255,255]"
 
 
 def feature(
-    doubled: NDArray[np.int64], x_px: int, y_px: int, measurements: Sequence[tuple[str, float]]
+    doubled: NDArray[np.int32], x_px: int, y_px: int, measurements: Sequence[tuple[str, float]]
 ) -> str:
     """Return the GeoJSON text of one nucleus.
 

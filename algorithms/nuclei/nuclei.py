@@ -44,15 +44,6 @@ class Nuclei:
     def __len__(self) -> int:
         return self.area.size
 
-    def pixels(self) -> tuple[Index, Index]:
-        """Return the flat indices of all pixels, nucleus by nucleus, and the number of each one's nucleus."""
-        runs = _Runs.of(self.labels)
-        order = np.argsort(runs.label, kind="stable")
-        length = runs.length[order]
-        begin = (runs.row * self.labels.shape[1] + runs.left)[order]
-        within = np.arange(int(length.sum())) - np.repeat(np.cumsum(length) - length, length)
-        return np.repeat(begin, length) + within, np.repeat(runs.label[order].astype(np.intp) - 1, length)
-
 
 @dataclass(frozen=True, slots=True)
 class _Runs:

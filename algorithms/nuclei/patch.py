@@ -11,7 +11,7 @@ from .geojson import feature, feature_collection
 from .pictures import Picture, Source
 from .polygons import doubled_polygons
 from .results import Results, algmeta, prefix
-from .table import HEADER, measured, row
+from .table import HEADER, measured, rows
 from .tiles import Box, Survey, Tile, nuclei_in
 
 __all__ = ["Patch"]
@@ -49,9 +49,7 @@ class Patch:
             view, part = _overlap(self.labels, self.box, nuclei.labels, tile.whole)
             free = (part != 0) & (view == 0)
             view[free] = part[free].astype(np.int32) + len(self.rows)
-        self.rows += [
-            row(values, polygon, x_px, y_px) for values, polygon in zip(numbers, polygons, strict=True)
-        ]
+        self.rows += rows(numbers, polygons, x_px, y_px)
         if "geojson" in self.request.levels:
             self.features += [
                 feature(polygon, x_px, y_px, [(name, values[column]) for name, column in _QUPATH])

@@ -8,24 +8,30 @@ nucleus' pixels. Vertices in the middle of a straight line are left out. The rin
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 __all__ = ["doubled_polygons"]
 
-Doubled = NDArray[np.int64]
+Number = TypeVar("Number", bound=np.integer)
+Doubled = NDArray[np.int32]
+Index = NDArray[np.intp]
 
-#: The eight directions on the screen, clockwise from the right, as (column, row).
-_STEPS = np.array([(1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1)])
-_DIRECTION = np.zeros((3, 3), dtype=np.intp)
-_DIRECTION[_STEPS[:, 1] + 1, _STEPS[:, 0] + 1] = np.arange(8)
+#: The eight directions on the screen, clockwise from the right: columns, and rows.
+_ACROSS = np.array([1, 1, 0, -1, -1, -1, 0, 1], dtype=np.int32)
+_DOWN = np.array([0, 1, 1, 1, 0, -1, -1, -1], dtype=np.int32)
+#: The direction of a step, by 3 * rows + columns + 4.
+_DIRECTION = np.zeros(9, dtype=np.intp)
+_DIRECTION[3 * _DOWN + _ACROSS + 4] = np.arange(8)
 
 
-def _sides() -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return, for the way back and the way on from a pixel, which of its sides lie outside, and how many."""
-    sides = np.zeros((8, 8, 4), dtype=np.intp)
-    count = np.zeros((8, 8), dtype=np.intp)
+def _sides() -> tuple[Index, Index]:
+    """Return which sides of a pixel lie outside, and how many, by 8 * the way back from it + the way on."""
+    sides = np.zeros((64, 4), dtype=np.intp)
+    count = np.zeros(64, dtype=np.intp)
     for back in range(8):
         for ahead in range(8):
             # The outline runs counterclockwise: outside is swept from the way back to the way on.
@@ -34,12 +40,39 @@ def _sides() -> tuple[NDArray[np.intp], NDArray[np.intp]]:
                 if direction == ahead:
                     break
                 if direction % 2 == 0:
-                    sides[back, ahead, count[back, ahead]] = direction
-                    count[back, ahead] += 1
+                    sides[8 * back + ahead, count[8 * back + ahead]] = direction
+                    count[8 * back + ahead] += 1
     return sides, count
 
 
 _SIDES, _COUNT = _sides()
+
+
+@dataclass(frozen=True, slots=True)
+class _Rings:
+    """Where each of many rings begins and ends in arrays that hold one after the other."""
+
+    first: Index
+    last: Index
+
+    @classmethod
+    def of(cls, lengths: Index) -> _Rings:
+        ends = np.cumsum(lengths)
+        return cls(ends - lengths, ends - 1)
+
+    def following(self, values: NDArray[Number]) -> NDArray[Number]:
+        """Return the next value on the same ring."""
+        result = np.empty_like(values)
+        result[:-1] = values[1:]
+        result[self.last] = values[self.first]
+        return result
+
+    def preceding(self, values: NDArray[Number]) -> NDArray[Number]:
+        """Return the value before on the same ring."""
+        result = np.empty_like(values)
+        result[1:] = values[:-1]
+        result[self.first] = values[self.last]
+        return result
 
 
 def doubled_polygons(outlines: Sequence[NDArray[np.int32]]) -> list[Doubled]:
@@ -53,35 +86,28 @@ def doubled_polygons(outlines: Sequence[NDArray[np.int32]]) -> list[Doubled]:
     if not outlines:
         return []
     lengths = np.array([len(outline) for outline in outlines])
-    points = np.concatenate(outlines).astype(np.int64)
-    owner = np.repeat(np.arange(lengths.size), lengths)
-    ends = np.cumsum(lengths)
-    following = np.arange(1, points.shape[0] + 1)
-    following[ends - 1] = ends - lengths
-    step = points[following] - points
-    ahead = _DIRECTION[step[:, 1] + 1, step[:, 0] + 1]
-    back = np.empty_like(ahead)
-    back[following] = (ahead + 4) % 8
-    count = _COUNT[back, ahead]
-    single = lengths[owner] == 1
+    rings = _Rings.of(lengths)
+    x, y = np.concatenate(outlines).T.copy()
+    ahead = _DIRECTION[3 * (rings.following(y) - y) + rings.following(x) - x + 4]
+    way = 8 * rings.preceding(ahead ^ 4) + ahead
+    count = _COUNT[way]
+    single = rings.first[lengths == 1]
     count[single] = 4
-    pixel = np.repeat(np.arange(points.shape[0]), count)
-    nth = np.arange(pixel.size) - np.repeat(np.cumsum(count) - count, count)
-    side = _SIDES[back[pixel], ahead[pixel], nth]
-    side[single[pixel]] = 6 - 2 * nth[single[pixel]]
-    vertices = 2 * points[pixel] + _STEPS[side]
-    return _corners(vertices, owner[pixel], lengths.size)
+    pixel = np.repeat(np.arange(x.size), count)
+    begin = np.cumsum(count) - count
+    nth = np.arange(pixel.size) - begin[pixel]
+    side = _SIDES[way[pixel], nth]
+    # A pixel without a neighbour has all four sides.
+    side[begin[single][:, None] + np.arange(4)] = (6, 4, 2, 0)
+    return _corners(
+        2 * x[pixel] + _ACROSS[side], 2 * y[pixel] + _DOWN[side], np.add.reduceat(count, rings.first)
+    )
 
 
-def _corners(vertices: Doubled, owner: NDArray[np.intp], count: int) -> list[Doubled]:
+def _corners(x: Doubled, y: Doubled, lengths: Index) -> list[Doubled]:
     """Leave out vertices at which a polygon does not turn."""
-    lengths = np.bincount(owner, minlength=count)
-    ends = np.cumsum(lengths)
-    following = np.arange(1, owner.size + 1)
-    following[ends - 1] = ends - lengths
-    step = vertices[following] - vertices
-    before = np.empty_like(step)
-    before[following] = step
-    turns = (step != before).any(axis=1)
-    kept = np.bincount(owner[turns], minlength=count)
-    return np.split(vertices[turns], np.cumsum(kept)[:-1])
+    rings = _Rings.of(lengths)
+    across, down = rings.following(x) - x, rings.following(y) - y
+    turns = (across != rings.preceding(across)) | (down != rings.preceding(down))
+    kept = np.add.reduceat(turns, rings.first, dtype=np.intp)
+    return np.split(np.stack([x[turns], y[turns]], axis=1), np.cumsum(kept)[:-1])

@@ -3,50 +3,68 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .columns import COLUMNS
 from .nuclei import Nuclei
-from .texture import colours, textures
+from .texture import textures
 
-__all__ = ["HEADER", "measured", "perimeters", "row"]
+__all__ = ["HEADER", "measured", "perimeters", "rows"]
 
 Doubles = NDArray[np.float64]
 Bytes = NDArray[np.uint8]
+Doubled = NDArray[np.int32]
 
 HEADER = ",".join(COLUMNS)
-_ROW = "%.6g," * (len(COLUMNS) - 1)
+_NUMBERS = "%.6g," * (len(COLUMNS) - 1)
 
 
 def measured(nuclei: Nuclei, rgb: Bytes, mpp_um: float) -> Doubles:
     """Return the 87 numbers of each nucleus, in the order of :data:`.columns.COLUMNS`."""
     size, shape = _shapes(nuclei, mpp_um)
-    texture = textures(nuclei, rgb)
-    return np.concatenate([size, texture, shape, colours(nuclei, rgb, texture)], axis=1)
+    texture, colour = textures(nuclei, rgb)
+    return np.concatenate([size, texture, shape, colour], axis=1)
 
 
-def row(values: list[float], polygon: NDArray[np.int64], x_px: int, y_px: int) -> str:
-    """Return one line of the table.
+def rows(numbers: list[list[float]], polygons: Sequence[Doubled], x_px: int, y_px: int) -> list[str]:
+    """Return the table's lines.
 
     Parameters
     ----------
-    values
+    numbers
         From :func:`measured`.
-    polygon
+    polygons
         In half pixels of the tile.
     x_px, y_px
         Place of the tile's first pixel on the slide.
     """
-    return _ROW % tuple(values) + polygon_text(polygon, x_px, y_px)
+    texts = _polygon_texts(polygons, x_px, y_px)
+    return [_NUMBERS % tuple(values) + text for values, text in zip(numbers, texts, strict=True)]
 
 
-def polygon_text(doubled: NDArray[np.int64], x_px: int, y_px: int) -> str:
-    """Return ``[x1:y1:x2:y2:…]``, exact whatever the size of the slide."""
-    places = (doubled + np.array([2 * x_px, 2 * y_px])).ravel().tolist()
-    words = [str(p // 2) if p % 2 == 0 else f"{p // 2}.5" if p > 0 else f"-{-p // 2}.5" for p in places]
-    return f"[{':'.join(words)}]"
+def _polygon_texts(polygons: Sequence[Doubled], x_px: int, y_px: int) -> list[str]:
+    """Return ``[x1:y1:x2:y2:…]`` of each polygon, exact whatever the size of the slide."""
+    if not polygons:
+        return []
+    places = np.concatenate(polygons)
+    # Each column and row is written once; polygons then look it up.
+    (left, top), (right, bottom) = places.min(axis=0).tolist(), places.max(axis=0).tolist()
+    words = [_half(2 * x_px + column) for column in range(left, right + 1)]
+    places -= (left, top - len(words))
+    words += [_half(2 * y_px + line) for line in range(top, bottom + 1)]
+    found = [words[place] for place in places.ravel().tolist()]
+    ends = np.cumsum([2 * len(polygon) for polygon in polygons]).tolist()
+    return [f"[{':'.join(found[begin:end])}]" for begin, end in pairwise([0, *ends])]
+
+
+def _half(doubled: int) -> str:
+    """Write half of a whole number."""
+    whole, half = divmod(abs(doubled), 2)
+    return f"{'-' if doubled < 0 else ''}{whole}{'.5' if half else ''}"
 
 
 def _shapes(nuclei: Nuclei, mpp_um: float) -> tuple[Doubles, Doubles]:
@@ -92,17 +110,15 @@ def _shapes(nuclei: Nuclei, mpp_um: float) -> tuple[Doubles, Doubles]:
 
 def perimeters(nuclei: Nuclei) -> Doubles:
     """Return Crofton's estimate of each perimeter from intersections with lines in four directions."""
+    # The frame keeps the rows apart: beside the last pixel of one lies background, as before the next.
     framed = np.pad(nuclei.labels, 1)
-    count = len(nuclei) + 1
-    crossings = np.zeros(count)
-    height, width = framed.shape
+    labels, stride = framed.ravel(), framed.shape[1]
+    crossings = np.zeros(len(nuclei) + 1)
     diagonal = 1 / math.sqrt(2)
-    for down, right, weight in ((0, 1, 1.0), (1, 0, 1.0), (1, 1, diagonal), (1, -1, diagonal)):
-        first = framed[: height - down, max(0, -right) : width - max(0, right)].ravel()
-        second = framed[down:, max(0, right) : width + min(0, right)].ravel()
-        places = np.flatnonzero(first != second)
-        crossings += weight * np.bincount(first[places], minlength=count)
-        crossings += weight * np.bincount(second[places], minlength=count)
+    for step, weight in ((1, 1.0), (stride, 1.0), (stride + 1, diagonal), (stride - 1, diagonal)):
+        places = np.flatnonzero(labels[step:] != labels[:-step])
+        for side in (labels[places], labels[places + step]):
+            crossings += weight * np.bincount(side, minlength=crossings.size)
     return np.asarray(math.pi / 8 * crossings[1:])
 
 

@@ -15,7 +15,7 @@ from algorithms.nuclei.nuclei import Nuclei, nuclei_of
 from algorithms.nuclei.polygons import doubled_polygons
 from algorithms.nuclei.region import label
 from algorithms.nuclei.synthetic import scene
-from algorithms.nuclei.table import measured, polygon_text, row
+from algorithms.nuclei.table import measured, rows
 
 # The header as the loader's documentation lists it.
 TEXTURE = [
@@ -268,12 +268,16 @@ def test_a_nucleus_belongs_to_the_tile_that_has_its_centre() -> None:
     assert set(np.unique(labels)) == {0, 1}
 
 
-def test_far_away_polygons_keep_their_half_pixels(tissue: Tissue) -> None:
-    polygon = np.array([[1, 2], [3, 4]])
-    assert polygon_text(polygon, 1_000_000, 98_765) == "[1000000.5:98766:1000001.5:98767]"
-    assert polygon_text(np.array([[-1, -1]]), 0, 0) == "[-0.5:-0.5]"
-    line = row([1.5] * 87, polygon, 0, 0)
-    assert line.count(",") == 87
+def test_far_away_polygons_keep_their_half_pixels() -> None:
+    polygons = [np.array([[1, 2], [3, 4]], np.int32), np.array([[-1, -1]], np.int32)]
+    lines = rows([[1.5] * 87] * 2, polygons, 1_000_000, 98_765)
+    assert [line.count(",") for line in lines] == [87, 87]
+    assert [line.rsplit(",", 1)[1] for line in lines] == [
+        "[1000000.5:98766:1000001.5:98767]",
+        "[999999.5:98764.5]",
+    ]
+    assert rows([[1.5] * 87], polygons[1:], 0, 0)[0].endswith(",[-0.5:-0.5]")
+    assert rows([], [], 0, 0) == []
 
 
 def test_a_nucleus_that_fills_the_picture_has_no_ring_and_says_so() -> None:
