@@ -38,6 +38,7 @@ class Kept:
     result: Mapping[str, Any]
     run: Mapping[str, Any]
     executed: str
+    stated: Mapping[str, str]
 
     @property
     def objects(self) -> int | None:
@@ -152,6 +153,7 @@ def _read(files: dict[str, OutputFile]) -> Kept:
         result=document["result"],
         run=document["run"],
         executed=document["algorithm"]["executed"],
+        stated=document["algorithm"].get("stated", {}),
     )
 
 

@@ -9,12 +9,12 @@ from typing import Any
 
 from dynsvc import metrics, provenance
 from dynsvc.algorithms import Algorithm
-from dynsvc.cache import ResultCache, key_of
+from dynsvc.cache import Kept, ResultCache, key_of
 from dynsvc.execution import Executed, Owner, execute
 from dynsvc.messages import Input, Message, Plan
 from dynsvc.outputs import OutputLimits
 from dynsvc.results import Packed, pack, pack_again
-from dynsvc.runtime import Admission, Run, Runtime, Seen
+from dynsvc.runtime import Admission, Run, RunOutcome, Runtime, Seen
 
 __all__ = ["Made", "Production"]
 
@@ -77,7 +77,7 @@ class Production:
             metrics.cache_looked_up(algorithm.name, hit=kept is not None)
         if kept:
             owner.note(executed=kept.executed, kept=kept.origin)
-            tell = self._teller(message, known, kept.executed, None, cache=kept.origin)
+            tell = self._teller(message, known, kept, None, cache=kept.origin)
             packed = pack_again(kept, algorithm, plan, picture=picture, folder=folder, tell=tell)
             return Made(packed=packed, executed=kept.executed, duration_s=None)
         executed = execute(
@@ -97,7 +97,7 @@ class Production:
             picture=picture,
             folder=folder,
             limits=self.limits,
-            tell=self._teller(message, known, outcome.executed, executed),
+            tell=self._teller(message, known, outcome, executed),
         )
         if self.cache and key:
             self.cache.keep(key, packed.zip_path)
@@ -107,13 +107,14 @@ class Production:
         self,
         message: Message,
         known: dict[str, Any],
-        what: str,
+        what: RunOutcome | Kept,
         executed: Executed | None,
         *,
         cache: dict[str, Any] | None = None,
     ) -> Callable[[int | None, str | None], bytes]:
         def tell(objects: int | None, picture: str | None) -> bytes:
             section = provenance.run_facts(message, self.host, executed, cache=cache)
-            return provenance.document(known, {"objects": objects}, {**section, "picture": picture}, what)
+            section |= {"picture": picture}
+            return provenance.document(known, {"objects": objects}, section, what.executed, what.stated)
 
         return tell

@@ -167,10 +167,20 @@ def run_facts(
 
 
 def document(
-    known: Mapping[str, Any], result: Mapping[str, Any], run: Mapping[str, Any], executed: str
+    known: Mapping[str, Any],
+    result: Mapping[str, Any],
+    run: Mapping[str, Any],
+    executed: str,
+    stated: Mapping[str, str] | None = None,
 ) -> bytes:
-    """Return the file's bytes: UTF-8, two spaces, the keys in their order."""
-    algorithm = {**known["algorithm"], "executed": executed}
+    """Return the file's bytes: UTF-8, two spaces, the keys in their order.
+
+    Parameters
+    ----------
+    executed, stated
+        As :class:`dynsvc.runtime.RunOutcome` has them.
+    """
+    algorithm = {**known["algorithm"], "executed": executed, "stated": dict(stated or {})}
     text = json.dumps(
         {**known, "algorithm": algorithm, "result": dict(result), "run": dict(run)},
         indent=2,

@@ -92,6 +92,8 @@ class RunOutcome:
     last_lines: str
     #: The image's content digest, or the program's path: what really ran.
     executed: str
+    #: What the image says of its origin and its libraries: labels.
+    stated: Mapping[str, str] = field(default_factory=dict)
     device: Literal["cpu", "gpu"] = "cpu"
     #: GPUs that the run held, by UUID.
     gpus: tuple[str, ...] = ()

@@ -23,7 +23,7 @@ from dynsvc.runtime import Limits, Run, RunOutcome
 from tests.support.images import BASE_IMAGE, base_image
 from tests.support.kept import eventually
 from tests.support.services import missing
-from tests.support.sif import sif_folder, tiny_sif
+from tests.support.sif import TINY_LABELS, sif_folder, tiny_sif
 from workers.runtimes.apptainer import ApptainerRuntime
 
 pytestmark = pytest.mark.docker
@@ -263,6 +263,7 @@ def test_an_image_that_is_a_file_is_told_by_its_digest(runtime: ApptainerRuntime
     ).stdout.split()[0]
     outcome = go(runtime, run)
     assert (outcome.last_lines, outcome.executed) == ("hello", f"sha256:{digest}")
+    assert outcome.stated == TINY_LABELS
     assert runtime.identity(run) == f"image sha256:{digest}"
     assert runtime.identity(replace(run, image=BASE_IMAGE)) is None
     assert runtime.has_image(tiny_sif())

@@ -158,7 +158,8 @@ def test_the_running_container_sees_two_folders_and_nothing_else(inspected: dict
 
 def test_the_running_container_is_labelled_for_its_order_and_its_end(inspected: dict[str, Any]) -> None:
     labels = inspected["Config"]["Labels"]
-    assert {name: value for name, value in labels.items() if name != "dynsvc.deadline"} == {
+    images = engine().inspect_image(awkward_image())["Config"]["Labels"]
+    assert {name: value for name, value in labels.items() if name not in {"dynsvc.deadline", *images}} == {
         "dynsvc.managed": "1",
         "dynsvc.worker": WORKER,
         "dynsvc.role": "job",
@@ -259,6 +260,12 @@ def test_the_engines_proxy_settings_do_not_reach_the_algorithm(
 
 def test_the_image_that_ran_is_told_by_its_content(runtime: DockerRuntime, tmp_path: Path) -> None:
     assert shell(runtime, tmp_path, "true").executed == engine().inspect_image(base_image())["Id"]
+
+
+def test_what_the_image_states_of_its_libraries_is_told(runtime: DockerRuntime, tmp_path: Path) -> None:
+    stated = {"dynsvc.library.numpy": "2.4.6", "org.opencontainers.image.revision": "abc"}
+    assert shell(runtime, tmp_path, "true", image=awkward_image()).stated == stated
+    assert shell(runtime, tmp_path, "true").stated == {}
 
 
 def test_a_missing_image_is_named_with_what_to_do(runtime: DockerRuntime, tmp_path: Path) -> None:

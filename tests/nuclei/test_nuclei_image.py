@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import tomllib
@@ -33,6 +34,12 @@ def image() -> str:
     done = docker("build", "-q", str(FOLDER))
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+def test_the_image_states_the_libraries_that_are_locked(image: str) -> None:
+    locked = re.findall(r"^([\w-]+)==([\w.]+)", (FOLDER / "requirements.txt").read_text(), re.MULTILINE)
+    labels = json.loads(docker("image", "inspect", "--format", "{{json .Config.Labels}}", image).stdout)
+    assert labels == {f"dynsvc.library.{name}": version for name, version in locked}
 
 
 def test_the_image_runs_with_everything_taken_away(image: str, tmp_path: Path) -> None:

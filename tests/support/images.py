@@ -20,6 +20,7 @@ _AWKWARD = "dynsvc-test-awkward:latest"
 _AWKWARD_DOCKERFILE = f"""\
 FROM {BASE_IMAGE}
 ENV NVIDIA_VISIBLE_DEVICES=all OMP_NUM_THREADS=64
+LABEL dynsvc.library.numpy="2.4.6" org.opencontainers.image.revision="abc" maintainer="somebody"
 ENTRYPOINT ["/bin/echo", "the image's entry point"]
 CMD ["the image's command"]
 HEALTHCHECK --interval=1s CMD ["true"]

@@ -13,7 +13,9 @@ from tests.support.images import BASE_IMAGE, base_image, engine
 from tests.support.private_engine import programs_with_libraries
 from tests.support.services import missing
 
-__all__ = ["sif_folder", "tiny_sif"]
+__all__ = ["TINY_LABELS", "sif_folder", "tiny_sif"]
+
+TINY_LABELS = {"dynsvc.library.numpy": "2.4.6"}
 
 
 @functools.cache
@@ -45,5 +47,8 @@ def tiny_sif() -> str:
     for path, source in programs_with_libraries(("sh", "env", "cat")).items():
         (tree / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source, tree / path)
-    subprocess.run(["apptainer", "--silent", "build", folder / "tiny_1.sif", tree], check=True)
+    definition = folder / "tiny.def"
+    labels = "".join(f"    {name} {version}\n" for name, version in TINY_LABELS.items())
+    definition.write_text(f"Bootstrap: localimage\nFrom: {tree}\n%labels\n{labels}")
+    subprocess.run(["apptainer", "--silent", "build", folder / "tiny_1.sif", definition], check=True)
     return "tiny:1"

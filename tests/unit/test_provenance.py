@@ -183,7 +183,7 @@ def test_a_zip_tells_what_it_was_made_of(bench: Bench) -> None:
     assert document["dynsvc"] == __version__
     algorithm, made_of, run = document["algorithm"], document["input"], document["run"]
     assert (algorithm["name"], algorithm["version"], algorithm["image"]) == ("seg", "1.2", "seg:1.2")
-    assert algorithm["executed"] == str(bench.program)
+    assert (algorithm["executed"], algorithm["stated"]) == (str(bench.program), {})
     assert algorithm["argv"][1:] == ["-i", "/input/tile.png", "-o", "/output", "-r", "1"]
     assert algorithm["parameters"] == {"r": "1"}
     assert made_of["picture"]["sha256"] == hashlib.sha256(b"pixels").hexdigest()

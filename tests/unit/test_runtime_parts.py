@@ -12,6 +12,7 @@ from dynsvc.runtime import Limits, Run
 from workers.runtimes.container import container_config, container_name
 from workers.runtimes.ending import Ending
 from workers.runtimes.hostpath import HostPaths, own_container_id
+from workers.runtimes.labels import stated
 from workers.runtimes.output import Output
 
 
@@ -30,6 +31,13 @@ def made(
         order_id=order_id,
         attempt=attempt,
     )
+
+
+def test_only_labels_of_origin_and_libraries_are_told_and_they_are_cut() -> None:
+    labels = {"maintainer": "x", "dynsvc.library.b": "y" * 1000, "org.opencontainers.image.source": "z"}
+    assert stated(labels) == {"dynsvc.library.b": "y" * 200, "org.opencontainers.image.source": "z"}
+    assert len(stated({f"dynsvc.library.{n}": "1" for n in range(500)})) == 100
+    assert stated(None) == stated(["x"]) == {}
 
 
 # Output

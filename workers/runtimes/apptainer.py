@@ -10,12 +10,13 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import json
 import os
 import re
 import shutil
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from dynsvc.errors import AlgorithmUnavailable, DynsvcError, EngineUnavailable, SettingsInvalid
@@ -25,6 +26,7 @@ from workers.runtimes.ending import Ending
 from workers.runtimes.environment import environment, gpu_variables
 from workers.runtimes.guarded import Command
 from workers.runtimes.host import HostRuntime
+from workers.runtimes.labels import stated
 from workers.runtimes.ownership import give_folders
 from workers.runtimes.programs import KeptProgram
 from workers.runtimes.serving import can_be_kept
@@ -70,6 +72,7 @@ class ApptainerRuntime(HostRuntime):
         super().__init__(scratch=scratch)
         self._images = sif_folder or (scratch or Path()) / "sif"
         self._digests: dict[tuple[int, ...], str] = {}
+        self._labels: dict[str, dict[str, str]] = {}
         self._digesting = threading.Lock()
 
     def seen(self, input_dir: Path, output_dir: Path) -> Seen:  # noqa: ARG002
@@ -114,6 +117,16 @@ class ApptainerRuntime(HostRuntime):
         image = self._image(run)
         return str(image) if image.is_dir() else self._digest(image)
 
+    def _stated(self, run: Run) -> Mapping[str, str]:
+        image = self._image(run)
+        if image.is_dir():
+            return {}
+        digest = self._digest(image)
+        with self._digesting:
+            if digest not in self._labels:
+                self._labels[digest] = stated(_labels(image))
+            return self._labels[digest]
+
     def _command(self, run: Run, folder: Path, *, kept: bool) -> Command:
         user, _, group = give_folders(run).partition(":")
         # Its /tmp and /var/tmp, apart from what Apptainer itself may have to unpack.
@@ -153,7 +166,10 @@ class ApptainerRuntime(HostRuntime):
 
     def _keep(self, run: Run, executed: str, place: Place, ended: Callable[[], bool]) -> KeptProgram:
         language: Language = Shim() if run.mode == "shim" else Warm()
-        return KeptProgram(run, self._command, executed, place, language=language, ended=ended, slotted=True)
+        told = self._stated(run)
+        return KeptProgram(
+            run, self._command, executed, told, place, language=language, ended=ended, slotted=True
+        )
 
     def _image(self, run: Run) -> Path:
         if run.image is None:
@@ -202,6 +218,18 @@ def _mount(source: Path, target: str, *options: str) -> str:
     text = io.StringIO()
     csv.writer(text).writerow(["type=bind", f"source={source}", f"destination={target}", *options])
     return text.getvalue().strip()
+
+
+def _labels(image: Path) -> object:
+    """Return the labels in an image's file, read from its parts: nothing of it is run for that."""
+    listed = _said([_apptainer(), "sif", "list", str(image)])
+    for number in re.findall(r"^(\d+) .*JSON\.Generic", listed, re.MULTILINE):
+        try:
+            part = json.loads(_said([_apptainer(), "sif", "dump", number, str(image)]))
+            return part["data"]["attributes"]["labels"]
+        except (ValueError, KeyError, TypeError):
+            continue
+    return None
 
 
 def _said(argv: list[str]) -> str:

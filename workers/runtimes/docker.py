@@ -327,10 +327,12 @@ class DockerRuntime:
             error = ending.by_itself(state["ExitCode"], "podman" if self._engine.is_podman else "docker")
         if error:
             raise error
+        executed, stated = self._engine.told(run, inspected["Image"])
         return RunOutcome(
             duration_s=duration_s,
             last_lines=last_lines,
-            executed=self._engine.digest(run, inspected["Image"]),
+            executed=executed,
+            stated=stated,
             device="gpu" if run.limits.gpus else "cpu",
             gpus=run.gpu_ids,
         )

@@ -28,6 +28,7 @@ from dynsvc.errors import (
 from dynsvc.runtime import Run
 from workers.runtimes.container import MANAGED_LABEL
 from workers.runtimes.hostpath import HostPaths, own_container_id
+from workers.runtimes.labels import stated
 
 __all__ = ["Engine", "engine_errors"]
 
@@ -210,12 +211,13 @@ class Engine:
         self._images[image] = time.monotonic(), found
         return found
 
-    def digest(self, run: Run, image_id: str) -> str:
-        """Return the registry's digest of an image, or its id where it was built here."""
+    def told(self, run: Run, image_id: str) -> tuple[str, dict[str, str]]:
+        """Return the registry's digest of an image, or its id where it was built here, and what it states."""
         with engine_errors(run), suppress(docker.errors.NotFound):  # untagged and removed meanwhile
-            digests = self.api().inspect_image(image_id).get("RepoDigests") or [image_id]
-            return str(digests[0])
-        return image_id
+            found = self.api().inspect_image(image_id)
+            digests = found.get("RepoDigests") or [image_id]
+            return str(digests[0]), stated((found.get("Config") or {}).get("Labels"))
+        return image_id, {}
 
     def remove(self, container: str) -> bool:
         """Kill and remove a container; what cannot be removed now is left to the janitor."""

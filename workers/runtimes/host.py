@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -79,6 +79,10 @@ class HostRuntime(ABC):
     def _executed(self, run: Run) -> str:
         """Return what really runs: a program's path, or an image's digest."""
 
+    def _stated(self, run: Run) -> Mapping[str, str]:  # noqa: ARG002
+        """Return what an image says of its origin and its libraries."""
+        return {}
+
     @abstractmethod
     def _command(self, run: Run, folder: Path, *, kept: bool) -> Command:
         """Return how *run* is started in its working *folder*; one that is kept serves others after it."""
@@ -144,6 +148,7 @@ class HostRuntime(ABC):
             duration_s=duration_s,
             last_lines=last_lines,
             executed=executed,
+            stated=self._stated(run),
             device="gpu" if run.limits.gpus else "cpu",
             gpus=run.gpu_ids,
         )

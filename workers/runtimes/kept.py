@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Collection, Hashable
+from collections.abc import Callable, Collection, Hashable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -50,6 +50,7 @@ class KeptContainer:
         ended: Callable[[], bool],
     ) -> None:
         self._engine = engine
+        self.stated: Mapping[str, str] = {}
         self.memory_mib = run.limits.memory_mib
         self.gpu_ids: Collection[str] = run.gpu_ids
         language: Language = Shim() if run.mode == "shim" else Warm()
@@ -87,7 +88,7 @@ class KeptContainer:
                 self._conversation.wait_ready(run, output, ended)
             except Unusable as error:
                 raise Unusable(f"{error}; {output.last_lines[-500:]}") from error
-            self.executed = engine.digest(run, engine.image_id(run))
+            self.executed, self.stated = engine.told(run, engine.image_id(run))
             undo.pop_all()
 
     def alive(self) -> bool:

@@ -89,7 +89,7 @@ class ProcessRuntime(HostRuntime):
 
     def _keep(self, run: Run, executed: str, place: Place, ended: Callable[[], bool]) -> KeptProgram:
         language = Warm(lambda each: self.seen(each.input_dir, each.output_dir))
-        return KeptProgram(run, self._command, executed, place, language=language, ended=ended)
+        return KeptProgram(run, self._command, executed, {}, place, language=language, ended=ended)
 
     def start_error(self, run: Run, command: Command, number: int) -> DynsvcError:
         """Return the error for a program that the host did not start."""

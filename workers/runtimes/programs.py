@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import secrets
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 
@@ -39,8 +39,8 @@ class KeptProgram:
         The first run.
     command
         Makes the command from a run, whose argument list is that of what stays, and from its working folder.
-    executed
-        What really runs, for the outcomes.
+    executed, stated
+        What really runs, and what that says of itself, for the outcomes.
     place
         Of this process, for the working folder.
     language
@@ -62,6 +62,7 @@ class KeptProgram:
         run: Run,
         command: Callable[..., Command],
         executed: str,
+        stated: Mapping[str, str],
         place: Place,
         *,
         language: Language,
@@ -70,7 +71,7 @@ class KeptProgram:
     ) -> None:
         self.memory_mib = run.limits.memory_mib
         self.gpu_ids: Collection[str] = run.gpu_ids
-        self.executed = executed
+        self.executed, self.stated = executed, stated
         with ExitStack() as undo:
             self._folder = place.room(self.memory_mib)
             undo.callback(self._discard)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Protocol, TypeVar
 
 import structlog
@@ -33,6 +33,8 @@ class Serving(Kept, Protocol):
 
     #: What really runs: the image's digest, or the program's path.
     executed: str
+    #: What it says of its origin and its libraries.
+    stated: Mapping[str, str]
 
     def run(self, run: Run, output: Output, ended: Callable[[], bool]) -> tuple[float, DynsvcError | None]:
         """Have *run* done; return how long it took, in seconds, and the error that was answered.
@@ -88,6 +90,7 @@ def serve(
         duration_s=duration_s,
         last_lines=output.last_lines,
         executed=held.thing.executed,
+        stated=held.thing.stated,
         device="gpu" if run.limits.gpus else "cpu",
         gpus=run.gpu_ids,
         warm=warm,
