@@ -5,6 +5,7 @@ A store is an fsspec URI. A folder of this host is the default; several hosts ne
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -81,8 +82,11 @@ class ArtifactStore:
         self._root = str(root).rstrip("/")
         self._is_folder = "file" in _protocols(filesystem)
 
-    def put(self, path: Path, key: str) -> Artifact:
+    def put(self, path: Path, key: str, *, give: bool = False) -> Artifact:
         """Store a copy of the file *path* under *key*; what was there under it is replaced.
+
+        With *give* the file is the store's from now on and may be gone afterwards: in a folder on the same
+        file system it only gets another name.
 
         A file that is already there with the same bytes is left alone. In a folder the file appears complete
         or not at all; other stores are as good as their driver's upload, and :meth:`get` notices the rest.
@@ -97,7 +101,9 @@ class ArtifactStore:
             filesystem = self._filesystem()
             known = self._known(filesystem, path, target)
             if known is None and self._is_folder:
-                sha256, size_bytes = _publish(path, Path(target))
+                sha256, size_bytes = (_moved(path, Path(target)) if give else None) or _publish(
+                    path, Path(target)
+                )
             elif known is None:
                 sha256, size_bytes = _measured(path)
                 filesystem.put_file(str(path), target)
@@ -306,12 +312,36 @@ def _complete(path: Path, *, lasting: bool) -> Iterator[BinaryIO]:
 def _publish(path: Path, target: Path) -> tuple[str, int]:
     with path.open("rb") as source, _complete(target, lasting=True) as stream:
         measured = _copied(source, stream)
-    fd = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+    _sync_folder(target.parent)
+    return measured
+
+
+def _moved(path: Path, target: Path) -> tuple[str, int] | None:
+    """Give the file *path* the name *target*, or return None where that is on another file system."""
+    with path.open("rb") as stream:
+        measured = _copied(stream, None)
+        os.fsync(stream.fileno())
+    for _ in range(2):  # a sweep may remove the empty folder in between
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.replace(target)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            if error.errno == errno.EXDEV:
+                return None
+            raise
+        _sync_folder(target.parent)
+        return measured
+    return None
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(fd)  # the name, too, survives a power cut
+        os.fsync(fd)  # the names, too, survive a power cut
     finally:
         os.close(fd)
-    return measured
 
 
 def _receive(stream: BinaryIO, dest: Path, artifact: Artifact) -> None:

@@ -159,9 +159,8 @@ def fetch_roi(message: Message, ports: Ports, attempt: Attempt) -> Message:
         return message.model_copy(update={"tiles": tiles, "timings_s": timed(message, "fetch_roi", began)})
     with workspace(ports, message) as folder, disk_errors(folder):
         picture = ports.source(plan.slide).fetch(plan.slide, plan.region, folder, "roi")
-        stored = ports.artifacts.put(
-            picture.path, artifact_key(message, f"roi-{plan.region}{picture.suffix}")
-        )
+        key = artifact_key(message, f"roi-{plan.region}{picture.suffix}")
+        stored = ports.artifacts.put(picture.path, key, give=True)
     fetched = Input(
         picture=stored, suffix=picture.suffix, width_px=picture.width_px, height_px=picture.height_px
     )
@@ -215,7 +214,7 @@ def run_algorithm(message: Message, ports: Ports, attempt: Attempt) -> Message:
             say=lambda line: attempt.report(ALGORITHM_FROM, line),
         )
         packed = made.packed
-        stored = ports.artifacts.put(packed.zip_path, artifact_key(message, "result.zip"))
+        stored = ports.artifacts.put(packed.zip_path, artifact_key(message, "result.zip"), give=True)
     counted = {None: "done", 0: "nothing found"}.get(packed.objects, f"{packed.objects} objects found")
     took = "kept from an earlier order" if made.duration_s is None else f"in {made.duration_s:.1f} s"
     ended = f"{algorithm.name}: {counted} {took}, zip of {stored.size_bytes} bytes"

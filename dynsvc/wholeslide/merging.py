@@ -68,7 +68,8 @@ def merge_tiles(
         content: dict[str, Path | Any] = dict(merged.files)
         content[provenance.NAME] = _provenance(message, ports, merged.summary, hosts or {})
         archive.build(folder / "result.zip", content)
-        stored = ports.artifacts.put(folder / "result.zip", artifact_key(message, "result.zip"))
+        key = artifact_key(message, "result.zip")
+        stored = ports.artifacts.put(folder / "result.zip", key, give=True)
     lines = [f"{plan.algorithm}: {objects} objects in {len(every)} tiles, zip of {stored.size_bytes} bytes"]
     if lost:
         lines.append(

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import resource
 import subprocess
+import tempfile
 import threading
 import uuid
 from collections.abc import Iterator
@@ -51,6 +52,43 @@ def test_a_stored_file_comes_back(store: ArtifactStore, file: Path, tmp_path: Pa
     assert store.exists("orders/14/roi.png")
     assert store.get(artifact, tmp_path / "new/copy.png").read_bytes() == file.read_bytes()
     assert list((tmp_path / "new").iterdir()) == [tmp_path / "new/copy.png"]
+
+
+def test_a_file_that_is_given_away_is_stored_like_any_other(
+    store: ArtifactStore, file: Path, tmp_path: Path
+) -> None:
+    content = file.read_bytes()
+    artifact = store.put(file, "orders/14/given.png", give=True)
+    assert artifact.sha256 == hashlib.sha256(content).hexdigest()
+    assert store.get(artifact, tmp_path / "copy.png").read_bytes() == content
+
+
+def test_a_file_from_another_file_system_is_copied(tmp_path: Path) -> None:
+    with tempfile.NamedTemporaryFile(dir="/dev/shm") as other:  # noqa: S108 - a file system of its own
+        assert os.stat(other.name).st_dev != tmp_path.stat().st_dev
+        other.write(b"pixels")
+        other.flush()
+        store = ArtifactStore(str(tmp_path / "store"))
+        artifact = store.put(Path(other.name), "a", give=True)
+        assert store.get(artifact, tmp_path / "copy").read_bytes() == b"pixels"
+
+
+def test_a_stored_file_is_read_in_place_only_where_it_is_whole(
+    store: ArtifactStore, uri: str, file: Path
+) -> None:
+    artifact = store.put(file, "a")
+    place = store.in_place(artifact)
+    if "memory" in uri:
+        assert place is None
+        return
+    assert place is not None
+    assert place.read_bytes() == file.read_bytes()
+    place.write_bytes(b"spoilt")
+    with pytest.raises(ArtifactCorrupt, match="6 bytes"):
+        store.in_place(artifact)
+    place.unlink()
+    with pytest.raises(ArtifactMissing):
+        store.in_place(artifact)
 
 
 def test_an_artifact_survives_a_message(store: ArtifactStore, file: Path, uri: str, tmp_path: Path) -> None:
