@@ -64,8 +64,8 @@ def test_a_file_that_is_given_away_is_stored_like_any_other(
 
 
 def test_a_file_from_another_file_system_is_copied(tmp_path: Path) -> None:
-    with tempfile.NamedTemporaryFile(dir="/dev/shm") as other:  # noqa: S108 - a file system of its own
-        assert os.stat(other.name).st_dev != tmp_path.stat().st_dev
+    with tempfile.NamedTemporaryFile(dir="/dev/shm") as other:
+        assert Path(other.name).stat().st_dev != tmp_path.stat().st_dev
         other.write(b"pixels")
         other.flush()
         store = ArtifactStore(str(tmp_path / "store"))
