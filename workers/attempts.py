@@ -287,20 +287,24 @@ class _Keeper:
             time.sleep(min((attempt.pause_s for attempt in self.attempts()), default=RENEW_S))
             running = [attempt for attempt in self.attempts() if not attempt.ended()]
             try:
-                for leases in {attempt.leases for attempt in running}:
+                renewed = [
                     self._renew(leases, [attempt for attempt in running if attempt.leases is leases])
+                    for leases in {attempt.leases for attempt in running}
+                ]
                 for attempt in running:
                     attempt.look_at_clock()
                 # While Redis is away, each try takes its time; the leases need the thread more.
-                for attempt in running:
-                    if not attempt.tell():
-                        break
-                    attempt.write_notes()
+                if all(renewed):
+                    for attempt in running:
+                        if not attempt.tell():
+                            break
+                        attempt.write_notes()
             except Exception:
                 # Steps end by themselves where their leases run out; the thread must not.
                 log.exception("leases not kept")
 
-    def _renew(self, leases: Ledger, attempts: Sequence[LeasedAttempt]) -> None:
+    def _renew(self, leases: Ledger, attempts: Sequence[LeasedAttempt]) -> bool:
+        """Renew the leases of *attempts* and look at their jobs. False where Redis is away."""
         here = attempts[0]._here  # noqa: SLF001 - a process has one site
         # Before Redis is asked: a job that is claimed meanwhile was nobody's a moment ago.
         claimed = [attempt for attempt in attempts if attempt.claimed]
@@ -313,13 +317,14 @@ class _Keeper:
         except DynsvcError as error:
             # The steps go on: nobody can take their orders while Redis is away, and writes are fenced.
             log.warning("leases not renewed", error=str(error), steps=len(attempts))
-            return
+            return False
         for attempt, kept in zip(attempts, leased, strict=True):
             if not kept:
                 attempt.end("its lease ran out and the order was taken from it")
         for attempt, kept in zip(claimed, owned, strict=True):
             if not kept:
                 attempt.end(_TAKEN)
+        return True
 
 
 _keeper = _Keeper()

@@ -26,7 +26,7 @@ def test_redis_restarts_with_its_data(durable_site: Hospital) -> None:
         order_ids = place(site, 6)
         segmenter.wait_for(2)
         site.redis.stop()
-        worker.wait_for("lease not renewed")
+        worker.wait_for("leases not renewed")
         # An algorithm ends meanwhile: its result waits for Redis.
         segmenter.let_go()
         site.redis.start()
