@@ -7,13 +7,14 @@ import functools
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.support.images import BASE_IMAGE, base_image, engine
 from tests.support.private_engine import programs_with_libraries
 from tests.support.services import missing
 
-__all__ = ["TINY_LABELS", "sif_folder", "tiny_sif"]
+__all__ = ["TINY_LABELS", "build_sif", "sif_folder", "tiny_sif"]
 
 TINY_LABELS = {"dynsvc.library.numpy": "2.4.6"}
 
@@ -43,12 +44,25 @@ def sif_folder() -> Path:
 @functools.cache
 def tiny_sif() -> str:
     """The name of an image that is one file, with a shell."""
-    folder, tree = sif_folder(), sif_folder() / "tree"
-    for path, source in programs_with_libraries(("sh", "env", "cat")).items():
-        (tree / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(source, tree / path)
-    definition = folder / "tiny.def"
-    labels = "".join(f"    {name} {version}\n" for name, version in TINY_LABELS.items())
-    definition.write_text(f"Bootstrap: localimage\nFrom: {tree}\n%labels\n{labels}")
-    subprocess.run(["apptainer", "--silent", "build", folder / "tiny_1.sif", definition], check=True)
+    build_sif(sif_folder() / "tiny_1.sif", {}, {}, TINY_LABELS)
     return "tiny:1"
+
+
+def build_sif(
+    path: Path, programs: Mapping[str, str], files: Mapping[str, bytes], labels: Mapping[str, str]
+) -> None:
+    """Make an image of this host's own shell, with scripts in ``/bin`` and files in ``/``."""
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder, "tree")
+        for name, source in programs_with_libraries(("sh", "env", "cat", "cp", "sleep")).items():
+            (tree / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, tree / name)
+        for name, script in programs.items():
+            (tree / "bin" / name).write_text(script)
+            (tree / "bin" / name).chmod(0o755)
+        for name, content in files.items():
+            (tree / name).write_bytes(content)
+        definition = Path(folder, "definition")
+        lines = "".join(f"    {name} {text}\n" for name, text in labels.items())
+        definition.write_text(f"Bootstrap: localimage\nFrom: {tree}\n%labels\n{lines}")
+        subprocess.run(["apptainer", "--silent", "build", path, definition], check=True)
