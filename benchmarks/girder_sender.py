@@ -1,7 +1,7 @@
 """Sends docker_run tasks to girder-worker; runs in girder-worker's own environment, by ``girderworker``.
 
-Each line on stdin is a JSON document: ``count`` tasks are sent, one after the other has ended (``together``
-false) or all at once. The answer is a line with the seconds of each, or of all.
+Each line on stdin is a JSON document: ``count`` tasks are sent with ``options`` for the engine, one after the
+other has ended (``together`` false) or all at once. The answer is a line with the seconds of each, or of all.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from girder_worker.docker.tasks import docker_run
 LIMIT_S = 120
 
 
-def send(task: dict[str, Any]) -> Any:
+def send(task: dict[str, Any], options: dict[str, Any]) -> Any:
     # The image is there; a registry would be asked otherwise.
     return docker_run.delay(
         task["image"],
@@ -24,6 +24,7 @@ def send(task: dict[str, Any]) -> Any:
         entrypoint=task["entrypoint"],
         container_args=task["arguments"],
         volumes={task["folder"]: {"bind": "/output", "mode": "rw"}},
+        **options,
     )
 
 
@@ -32,16 +33,16 @@ def main() -> None:
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
         wanted = json.loads(line)
-        took_s = []
+        options, took_s = wanted["options"], []
         if wanted["together"]:
             began = time.perf_counter()
-            for result in [send(task) for _ in range(wanted["count"])]:
+            for result in [send(task, options) for _ in range(wanted["count"])]:
                 result.get(timeout=LIMIT_S)
             took_s.append(time.perf_counter() - began)
         else:
             for _ in range(wanted["count"]):
                 began = time.perf_counter()
-                send(task).get(timeout=LIMIT_S, interval=0.002)
+                send(task, options).get(timeout=LIMIT_S, interval=0.002)
                 took_s.append(time.perf_counter() - began)
         print(json.dumps({"took_s": took_s}), flush=True)
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.scaling import MEASURED, Costs, Site, limits, simulated, worked_off
+from benchmarks.scaling import MEASURED
+from benchmarks.simulation import Costs, Site, limits, simulated, worked_off
 
 #: An order takes 10 ms of Python, 1 ms of Redis and 0.2 ms of the broker; a bridge 1 ms.
 _ORDER = {
