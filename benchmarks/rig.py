@@ -305,6 +305,7 @@ class Rig:
         last = last.partition('"')[2]
         begin = int(self.client.incrby("q:ids", count)) - count + 1
         pipeline = self.client.pipeline(transaction=False)
+        pipeline.sadd("q:job:types", job_type)
         for number in range(begin, begin + count):
             member = f"{len(str(number)):02d}|{number}"
             text = f'{first}"x": "{number % 99_000}"{last}'
@@ -483,8 +484,9 @@ class Rig:
                 measured.sample()
                 time.sleep(0.05)
             measured.orders = self.ended(kind) - before
-        own = {"zcard": len(filled), "incrby": sum(map(bool, filled)), "hset": sum(filled)}
-        measured.loads["orders"] = measured.loads["orders"].without({**own, "zadd": 3 * sum(filled)})
+        added, calls = sum(filled), sum(map(bool, filled))
+        own = {"zcard": len(filled), "incrby": calls, "sadd": calls, "hset": added, "zadd": 3 * added}
+        measured.loads["orders"] = measured.loads["orders"].without(own)
         return measured
 
     def measured(

@@ -23,8 +23,9 @@ OTHERS_S = 0.004
 RABBIT_CORES = 4
 #: A worker tells all others so often that it lives, where they gossip.
 HEARTBEATS_PER_S = 0.5
-#: An idle bridge looks this often.
+#: An idle bridge looks this often; what wakes it within so short a time wakes it once.
 POLL_S = 1.0
+APART_S = 0.02
 
 Steps = Generator[simpy.Event, Any, None]
 
@@ -219,9 +220,10 @@ class World:
     def _bridge(self, bridge: Service) -> Steps:
         site = self.site
         while True:
-            entries = min(site.in_flight, len(self.messages.items) + (self.waiting or site.in_flight))
-            seen = self.done
-            if self.in_flight < site.in_flight and entries:
+            seen, taken = self.done, site.in_flight - self.in_flight
+            if taken > 0:
+                # It reads the orders that nobody has claimed yet, and as many as there is room for.
+                entries = len(self.messages.items) + taken
                 yield from self.redis.use(entries * self.entry_redis_s)
                 yield from bridge.use(entries * self.entry_s)
                 taken = site.in_flight - self.in_flight
@@ -235,6 +237,7 @@ class World:
                     self.messages.put(None)
             if self.done == seen:
                 yield self._wake | self.env.timeout(POLL_S)
+            yield self.env.timeout(APART_S)
 
     def _woken(self) -> None:
         told, self._wake = self._wake, self.env.event()
