@@ -176,7 +176,7 @@ def _run(noted: Noted, executed: Noted | None) -> Iterator[str]:
 
 def _flags(facts: Mapping[str, Any]) -> str:
     if facts["runtime"] == "apptainer":
-        flags = ["--containall --cleanenv --no-home --no-privs --no-mount bind-paths,hostfs"]
+        flags = ["--containall --cleanenv --no-home --no-privs --no-mount tmp,bind-paths,hostfs"]
         flags += [] if facts["network"] else ["--net --network none"]
         flags += ["--nv"] if facts["gpus"] else []
         return " ".join(flags)

@@ -81,7 +81,7 @@ for host in ("127.0.0.1", ADDRESS):
         print("connected", host)
     except OSError as error:
         print("network", "refused" if host == "127.0.0.1" else error.strerror)
-for path in ("/x", "/usr/bin/x", "/input/x", "/proc/sys/kernel/domainname", "/sys/x"):
+for path in ("/x", "/usr/bin/x", "/input/x", "/proc/sys/kernel/domainname", "/sys/x", "/var/tmp/x"):
     try:
         open(path, "w")
         print("written", path)
@@ -268,6 +268,12 @@ def test_an_image_that_is_a_file_is_told_by_its_digest(runtime: ApptainerRuntime
     assert runtime.identity(replace(run, image=BASE_IMAGE)) is None
     assert runtime.has_image(tiny_sif())
     assert not runtime.has_image("tiny:2")
+
+
+def test_the_images_own_variables_are_there_and_do_not_win(runtime: ApptainerRuntime, tmp_path: Path) -> None:
+    program = 'echo "$MODEL $OMP_NUM_THREADS $GIVEN $HOME"'
+    run = made(tmp_path, "sh", "-c", program, image=tiny_sif(), env={"GIVEN": "a=b, 'c' \"$HOME\" $(id)"})
+    assert go(runtime, run).last_lines == "the image's 1 a=b, 'c' \"$HOME\" $(id) /tmp"
 
 
 def test_a_missing_image_is_named_with_what_to_do(runtime: ApptainerRuntime, tmp_path: Path) -> None:

@@ -68,6 +68,6 @@ def test_an_order_ends_as_a_zip_that_tells_the_images_digest(site: Hospital) -> 
     page = explained(site, order_id)
     assert "apptainer runtime, oneshot" in page
     assert (
-        "--containall --cleanenv --no-home --no-privs --no-mount bind-paths,hostfs --net --network none"
+        "--containall --cleanenv --no-home --no-privs --no-mount tmp,bind-paths,hostfs --net --network none"
         in page
     )

@@ -64,5 +64,8 @@ def build_sif(
             (tree / name).write_bytes(content)
         definition = Path(folder, "definition")
         lines = "".join(f"    {name} {text}\n" for name, text in labels.items())
-        definition.write_text(f"Bootstrap: localimage\nFrom: {tree}\n%labels\n{lines}")
+        environment = '    export OMP_NUM_THREADS=64 MODEL="the image\'s"\n'
+        definition.write_text(
+            f"Bootstrap: localimage\nFrom: {tree}\n%labels\n{lines}%environment\n{environment}"
+        )
         subprocess.run(["apptainer", "--silent", "build", path, definition], check=True)

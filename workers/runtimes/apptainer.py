@@ -115,29 +115,38 @@ class ApptainerRuntime(HostRuntime):
 
     def _executed(self, run: Run) -> str:
         image = self._image(run)
-        return str(image) if image.is_dir() else self._digest(image)
+        try:
+            return str(image) if image.is_dir() else self._digest(image)
+        except OSError as error:
+            raise AlgorithmUnavailable(
+                run.algorithm, f"image {image} cannot be read: {error.strerror}"
+            ) from error
 
     def _stated(self, run: Run) -> Mapping[str, str]:
-        image = self._image(run)
-        if image.is_dir():
+        executed = self._executed(run)
+        if not executed.startswith("sha256:"):
             return {}
-        digest = self._digest(image)
         with self._digesting:
-            if digest not in self._labels:
-                self._labels[digest] = stated(_labels(image))
-            return self._labels[digest]
+            if executed not in self._labels:
+                try:
+                    self._labels[executed] = stated(_labels(self._image(run)))
+                except EngineUnavailable:  # what is wrong with the file shows at the run
+                    return {}
+            return self._labels[executed]
 
     def _command(self, run: Run, folder: Path, *, kept: bool) -> Command:
         user, _, group = give_folders(run).partition(":")
-        # Its /tmp and /var/tmp, apart from what Apptainer itself may have to unpack.
+        # Its /tmp, apart from what Apptainer itself may have to unpack.
         tmp = folder / "tmp"
-        (tmp / "tmp").mkdir(parents=True)
-        (tmp / "tmp").chmod(0o1777)
+        tmp.mkdir()
+        tmp.chmod(0o1777)
         apptainer = _apptainer()
         argv = [apptainer, "--silent", "--nocolor", "exec"]
         # Nothing of the host's file system, processes, variables and rights; its root is read only by itself.
-        argv += ["--containall", "--cleanenv", "--no-home", "--no-mount", "bind-paths,hostfs", "--no-privs"]
-        argv += ["--workdir", str(tmp), "--pwd", "/"]
+        argv += ["--containall", "--cleanenv", "--no-home", "--no-privs"]
+        # What the site has all containers see; and no shell looks at variables.
+        argv += ["--no-mount", "tmp,bind-paths,hostfs", "--no-eval"]
+        argv += ["--pwd", "/", "--mount", _mount(tmp, "/tmp")]  # noqa: S108  (the container's own)
         argv += ["--mount", _mount(run.input_dir, SEEN.input_dir, "ro")]
         argv += ["--mount", _mount(run.output_dir, SEEN.output_dir)]
         if run.gpu_ids:
@@ -149,16 +158,18 @@ class ApptainerRuntime(HostRuntime):
         else:
             # Here --network none would be ignored without a word.
             argv = [*([] if run.limits.network else _without_network()), *argv, "--userns"]
-        own = {"HOME": "/tmp", "TMPDIR": "/tmp"}  # noqa: S108  (the container's own)
-        own |= gpu_variables(run)
+        own = {"TMPDIR": "/tmp", **gpu_variables(run)}  # noqa: S108
         if run.gpu_ids:
             own["CUDA_VISIBLE_DEVICES"] = ",".join(run.gpu_ids)
-        # By env, because Apptainer takes no HOME, and so that they win over the image's.
         variables = environment(run, own, ids=not kept)
-        argv += [str(self._image(run)), "env", *(f"{name}={value}" for name, value in variables.items())]
+        # HOME is the one that Apptainer refuses to be told.
+        home = variables.get("HOME", "/tmp")  # noqa: S108
+        argv += [str(self._image(run)), "env", f"HOME={home}"]
         program = shutil.which(argv[0]) or argv[0]
         ours = {"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8", "HOME": str(folder)}
         ours |= {"APPTAINER_TMPDIR": str(folder), "APPTAINER_CACHEDIR": str(folder)}
+        # Not as arguments: those are seen by everybody on the host.
+        ours |= {f"APPTAINERENV_{name}": text for name, text in variables.items() if name != "HOME"}
         return Command(program, (*argv, *run.argv), ours, tmp)
 
     def _keeps(self, run: Run) -> bool:

@@ -123,6 +123,7 @@ class HostRuntime(ABC):
             )
             if outcome is not None:
                 return outcome
+        stated = self._stated(run)
         if run.gpu_ids and not run.limits.gpu_memory_mib and self._standing:
             self._standing.kept.pool.free(run.gpu_ids)
         try:
@@ -148,7 +149,7 @@ class HostRuntime(ABC):
             duration_s=duration_s,
             last_lines=last_lines,
             executed=executed,
-            stated=self._stated(run),
+            stated=stated,
             device="gpu" if run.limits.gpus else "cpu",
             gpus=run.gpu_ids,
         )
