@@ -39,7 +39,7 @@ STANDARD_OR_PYDANTIC = {"pydantic", "dynsvc"}
 #: Import -> the only files that may have it.
 ONLY = {
     "celery": ("dynsvc/celery.py", "workers/*", "bridge/dispatch.py", "celeryconfig.py"),
-    "kombu": ("dynsvc/celery.py", "workers/*", "bridge/dispatch.py", "celeryconfig.py"),
+    "kombu": ("dynsvc/broker.py", "dynsvc/celery.py", "workers/*", "bridge/dispatch.py", "celeryconfig.py"),
     "docker": ("workers/runtimes/engine.py",),
     "redis": ("dynsvc/kue/*", "dynsvc/leases/*", "bridge/*"),
     "requests": ("dynsvc/http*",),
