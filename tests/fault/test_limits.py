@@ -40,6 +40,21 @@ def test_a_job_whose_time_to_live_runs_out(site: Hospital, segmenter: Segmenter)
     assert site.uploads() == []
 
 
+def test_an_algorithm_that_writes_more_than_a_result_may_have_is_ended(site: Hospital) -> None:
+    fills = 'while [ "$1" != -z ]; do shift; done\nexec sh -c \'yes > "$0"\' "$2"'
+    site.install("mainSegmentFeatures", f"#!/bin/sh\n{fills}\n")
+    start(site, DYNSVC_MAX_RESULT_BYTES="1000000")
+    (order_id,) = place(site)
+    assert_ended(site, order_id, state="failed")
+    job = site.jobs.read(order_id)
+    assert job is not None
+    error = (job.error or "").splitlines()[0]
+    assert error.startswith("OutputRefused: "), job.error
+    assert error.endswith("it has more than 1000000 bytes; the run was ended")
+    assert job.attempts_made == 1
+    assert site.uploads() == []
+
+
 def test_a_failed_attempt_is_tried_again_as_kue_says(site: Hospital, segmenter: Segmenter) -> None:
     site.install("mainSegmentFeatures", f"#!/bin/sh\necho $$ >> {site.folder}/runs\nexit 3\n")
     start(site)
