@@ -1,9 +1,11 @@
-"""Pictures that the program writes."""
+"""Pictures that the program writes. They are encoded some rows at a time."""
 
 from __future__ import annotations
 
 import io
-from typing import Any
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
 
 import cv2
 import numpy as np
@@ -11,8 +13,20 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .nuclei import Nuclei
+from .raster import Raster
+from .strips import png
 
-__all__ = ["CYAN", "INSIDE", "OUTLINE", "draw_outlines", "jpeg", "labels_file", "mask_png", "stamped"]
+__all__ = [
+    "CYAN",
+    "INSIDE",
+    "OUTLINE",
+    "STRIP_PX",
+    "draw_outlines",
+    "jpeg",
+    "labels_file",
+    "mask_png",
+    "stamped",
+]
 
 Bytes = NDArray[np.uint8]
 
@@ -20,6 +34,8 @@ Bytes = NDArray[np.uint8]
 INSIDE, OUTLINE = 1, 3
 CYAN = (0, 255, 255)
 _CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+#: Rows that are encoded at once: whole rows of a JPEG's blocks, and as many of them as a multiple of 8.
+STRIP_PX = 1024
 
 
 def stamped(nuclei: Nuclei) -> Bytes:
@@ -32,34 +48,81 @@ def stamped(nuclei: Nuclei) -> Bytes:
     return mask
 
 
-def draw_outlines(rgb: Bytes, mask: Bytes) -> None:
-    """Draw the outlines of a working mask onto *rgb* in cyan."""
-    rgb[mask == OUTLINE] = CYAN
+def draw_outlines(rgb: Bytes, mask: Bytes) -> Bytes:
+    """Return *rgb* with the outlines of a working mask in cyan."""
+    return np.where((mask == OUTLINE)[..., None], np.array(CYAN, np.uint8), rgb)
 
 
-def mask_png(mask: Bytes) -> bytes:
+def mask_png(mask: Raster) -> Iterator[bytes]:
     """Encode a working mask with the original's values, 0 and 1."""
-    return _encoded(".png", mask & INSIDE, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    strips = (strip & INSIDE for strip in mask.strips(STRIP_PX))
+    return png(strips, mask.height_px, mask.width_px, 8)
 
 
-def jpeg(rgb: Bytes) -> bytes:
-    """Encode a picture."""
-    stream = io.BytesIO()
-    Image.fromarray(rgb).save(stream, "JPEG", quality=90)
-    return stream.getvalue()
+def jpeg(strips: Iterable[Bytes], height: int) -> Iterator[bytes]:
+    """Encode a picture from strips of :data:`STRIP_PX` rows; the last may be lower.
+
+    Each row of blocks ends with a restart marker, and blocks know nothing of those before it. So the rows of
+    all strips are those of one picture, whose height is written into the first strip's header.
+    """
+    for number, strip in enumerate(strips):
+        stream = io.BytesIO()
+        Image.fromarray(strip).save(stream, "JPEG", quality=90, restart_marker_rows=1)
+        content = stream.getvalue()
+        size, scan = _jpeg_places(content)
+        if number == 0:
+            yield content[:size] + struct.pack(">H", height) + content[size + 2 : scan]
+        else:
+            # Markers are numbered from 0 to 7 again and again; a strip has a multiple of 8 rows of blocks.
+            yield b"\xff\xd7"
+        yield content[scan:-2]
+    yield b"\xff\xd9"
 
 
-def labels_file(labels: NDArray[np.int32]) -> tuple[str, bytes]:
-    """Encode labels as 16-bit PNG, or 32-bit TIFF where they are too many; return ending and bytes."""
-    if int(labels.max(initial=0)) < 2**16:
-        return ".png", _encoded(".png", labels.astype(np.uint16), [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    stream = io.BytesIO()
-    Image.fromarray(labels).save(stream, "TIFF", compression="tiff_adobe_deflate")
-    return ".tif", stream.getvalue()
+def _jpeg_places(content: bytes) -> tuple[int, int]:
+    """Return where a JPEG's height stands, and where its pixels begin."""
+    place, size = 2, 0
+    while True:
+        marker, length = struct.unpack(">HH", content[place : place + 4])
+        if marker == 0xFFC0:
+            size = place + 5
+        place += 2 + length
+        if marker == 0xFFDA:
+            return size, place
 
 
-def _encoded(kind: str, picture: NDArray[np.integer[Any]], options: list[int]) -> bytes:
-    done, content = cv2.imencode(kind, picture, options)
-    if not done:
-        raise RuntimeError(f"OpenCV cannot encode {kind}")
-    return bytes(content)
+def labels_file(labels: Raster, count: int) -> tuple[str, Iterator[bytes]]:
+    """Encode labels as 16-bit PNG, or 32-bit TIFF where *count* is too high; return ending and bytes."""
+    strips = labels.strips(STRIP_PX)
+    if count < 2**16:
+        return ".png", png(strips, labels.height_px, labels.width_px, 16)
+    return ".tif", _tiff(strips, labels.height_px, labels.width_px)
+
+
+def _tiff(strips: Iterable[NDArray[np.int32]], height: int, width: int) -> Iterator[bytes]:
+    """Encode grey rows with 32 bits per pixel, in strips of :data:`STRIP_PX` rows."""
+    contents = [zlib.compress(strip.astype("<i4").tobytes(), 1) for strip in strips]
+    begins = np.cumsum([8, *map(len, contents)]).tolist()
+    long, short = 4, 3
+    fields = [
+        (256, long, [width]),
+        (257, long, [height]),
+        (258, short, [32]),
+        (259, short, [8]),  # deflate
+        (262, short, [1]),  # 0 is black
+        (273, long, begins[:-1]),
+        (277, short, [1]),
+        (278, long, [STRIP_PX]),
+        (279, long, list(map(len, contents))),
+        (339, short, [2]),  # signed numbers
+    ]
+    directory, beyond = struct.pack("<H", len(fields)), b""
+    after = begins[-1] + 2 + 12 * len(fields) + 4
+    for tag, kind, values in fields:
+        packed = struct.pack(f"<{len(values)}{'I' if kind == long else 'H'}", *values)
+        if len(packed) > 4:
+            packed, beyond = struct.pack("<I", after + len(beyond)), beyond + packed
+        directory += struct.pack("<HHI", tag, kind, len(values)) + packed.ljust(4, b"\0")
+    yield struct.pack("<2sHI", b"II", 42, begins[-1])
+    yield from contents
+    yield directory + bytes(4) + beyond

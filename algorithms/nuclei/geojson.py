@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,8 @@ def feature(
     )
 
 
-def feature_collection(features: Iterable[str]) -> bytes:
-    """Return the whole document, one nucleus a line."""
-    return ('{"type":"FeatureCollection","features":[\n' + ",\n".join(features) + "\n]}\n").encode()
+def feature_collection(features: Iterable[bytes]) -> Iterator[bytes]:
+    """Return the whole document from features that commas and line ends separate already."""
+    yield b'{"type":"FeatureCollection","features":[\n'
+    yield from features
+    yield b"\n]}\n"

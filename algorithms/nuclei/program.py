@@ -76,7 +76,9 @@ def run(request: Request) -> dict[str, Any]:
     cv2.setNumThreads(1)
     results = Results(request.output_dir)
     with ExitStack() as stack:
-        source = stack.enter_context(opened(request.input, slide=request.input_type != "img"))
+        source = stack.enter_context(
+            opened(request.input, slide=request.input_type != "img", folder=request.output_dir)
+        )
         warnings: list[str] = []
         mpp_um = _mpp(request, source, warnings)
         region = _region(request, source, warnings)
@@ -88,10 +90,10 @@ def run(request: Request) -> dict[str, Any]:
         found = survey(source, tiles, grid, request.parameters.threshold)
         areas: list[float] = []
         for patch, patch_tiles in patches:
-            work = Patch(request, source, region, patch, mpp_um)
-            for tile in patch_tiles:
-                areas += work.add(tile, found)
-            work.write(results)
+            with Patch(request, source, region, patch, mpp_um) as work:
+                for tile in patch_tiles:
+                    areas += work.add(tile, found)
+                work.write(results)
         region_um2 = region.width * region.height * mpp_um**2
         values = summary(
             areas, found, mpp_um=mpp_um, region_um2=region_um2, files=results.names, warnings=warnings

@@ -7,10 +7,12 @@ import io
 import json
 import os
 import re
+import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from .arguments import Request
 from .failures import OutputFailed
@@ -23,6 +25,7 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
 _ID_CHARACTERS = 80
 #: The archive's only time stamp, the earliest that the format knows: the same content gives the same bytes.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
+_COPIED_BYTES = 2**20
 _PICTURES = (".png", ".jpg", ".tif")
 
 
@@ -92,15 +95,16 @@ class Results:
         self.folder = folder
         self.names: list[str] = []
 
-    def write(self, name: str, content: bytes) -> None:
-        """Write one file.
+    def write(self, name: str, content: bytes | Iterable[bytes]) -> None:
+        """Write one file, at once or piece by piece.
 
         Raises
         ------
         OutputFailed
             It cannot be written.
         """
-        _publish(self.folder / name, content)
+        with _published(self.folder / name) as stream:
+            stream.writelines([content] if isinstance(content, bytes) else content)
         self.names.append(name)
 
     def write_metadata(self, values: Mapping[str, Any]) -> None:
@@ -113,21 +117,26 @@ class Results:
 
     def archive(self, path: Path) -> None:
         """Put all files written so far into a new zip, by name and with a fixed time stamp."""
-        content = io.BytesIO()
-        with zipfile.ZipFile(content, "w") as archive:
+        with _published(path) as stream, zipfile.ZipFile(stream, "w") as archive:
             for name in sorted(self.names):
+                file = self.folder / name
                 entry = zipfile.ZipInfo(name, _EPOCH)
                 entry.external_attr = 0o644 << 16
                 entry.compress_type = zipfile.ZIP_STORED if name.endswith(_PICTURES) else zipfile.ZIP_DEFLATED
-                archive.writestr(entry, (self.folder / name).read_bytes(), compresslevel=1)
-        _publish(path, content.getvalue())
+                entry._compresslevel = 1  # type: ignore[attr-defined]  # noqa: SLF001 - public from 3.13 on
+                entry.file_size = file.stat().st_size
+                with file.open("rb") as source, archive.open(entry, "w") as target:
+                    shutil.copyfileobj(source, target, _COPIED_BYTES)
 
 
-def _publish(path: Path, content: bytes) -> None:
+@contextmanager
+def _published(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for writing that appears when it is complete."""
     hidden = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         try:
-            hidden.write_bytes(content)
+            with hidden.open("wb") as stream:
+                yield stream
             hidden.replace(path)
         finally:
             hidden.unlink(missing_ok=True)

@@ -41,7 +41,7 @@ def sample(request: SurveyRequest, mpp_um: float, warnings: list[str]) -> dict[s
     grid, histogram = Grid.of(mpp_um), Histogram()
     ink_px, all_px = 0.0, 0
     for path in _pictures(request.input):
-        with opened(path, slide=False) as source:
+        with opened(path, slide=False, folder=request.output_dir) as source:
             whole = Box(0, 0, source.width_px, source.height_px)
             for tile in cut(whole, whole, grid):
                 area_px = tile.core.width * tile.core.height

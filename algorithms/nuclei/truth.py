@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .failures import InputUnreadable
-from .pictures import Picture, opened
+from .pictures import opened
 
 __all__ = ["Case", "cases", "mpp_from_area"]
 
@@ -49,9 +49,7 @@ def cases(folder: Path) -> list[Case]:
         name = next(path.name.removesuffix(ending) for ending in _ENDINGS if path.name.endswith(ending))
         kind = name.split("_")[0]
         with opened(folder / f"{name}.png", slide=False) as source:
-            if not isinstance(source, Picture):
-                raise TypeError("a picture file gives a Picture")
-            rgb = source.rgb
+            rgb = source.read(0, 0, source.width_px, source.height_px)
         values = np.asarray(Image.open(path))
         labels = (values if values.ndim == 2 else values[..., 0]).astype(np.int32)
         if labels.shape != rgb.shape[:2]:
