@@ -10,19 +10,17 @@ from typing import Final
 import structlog
 
 from bridge.intake import Send
+from bridge.overdue import OverdueLeases
 from dynsvc import messages, metrics
 from dynsvc.errors import OrderOverdue, WorkerLost
 from dynsvc.leases import Entry
 from dynsvc.messages import Batch
 from dynsvc.site import Site
 
-__all__ = ["CONFIRM_S", "RESEND_LONGEST_S", "BatchTimer"]
+__all__ = ["RESEND_LONGEST_S", "BatchTimer"]
 
 log = structlog.get_logger(__name__)
 
-#: A lease that has run out must stay so for this long, seen by one bridge without interruption. After an
-#: outage of Redis, or a jump of its clock, every lease has run out, and living workers renew within a second.
-CONFIRM_S: Final = 2.5
 #: Batches looked at in one round.
 _LIMIT: Final = 1000
 #: Longest time between two sendings of a message that waits for a worker.
@@ -32,33 +30,17 @@ RESEND_LONGEST_S: Final = 300.0
 class BatchTimer:
     """Sends lost batches again, and gives the tiles of lost workers to others."""
 
-    def __init__(
-        self,
-        site: Site,
-        send: Send,
-        send_batch: Callable[[Batch], None],
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._site, self._send, self._send_batch, self._clock = site, send, send_batch, clock
-        #: (batch, token, due) -> when first seen.
-        self._overdue: dict[tuple[str, str, str], float] = {}
+    def __init__(self, site: Site, send: Send, send_batch: Callable[[Batch], None]) -> None:
+        self._site, self._send, self._send_batch = site, send, send_batch
+        self._overdue = OverdueLeases(site.spread.leases, lambda entry: bool(entry.runner))
 
     def __call__(self) -> None:
         """Look once at the batches whose lease has run out."""
-        try:
-            entries = self._site.spread.leases.expired(_LIMIT)
-        except Exception:
-            self._overdue.clear()
-            raise
-        now = self._clock()
-        running = {(e.order_id, e.token, e.due_ms): e for e in entries if e.runner}
-        self._overdue = {key: self._overdue.get(key, now) for key in running}
-        for key, entry in running.items():
-            if now - self._overdue[key] >= CONFIRM_S:
-                self._lost(entry)
-        for entry in entries:
-            if not entry.runner:
-                self._send_again(entry)
+        lost, waiting = self._overdue.look(_LIMIT)
+        for entry in lost:
+            self._lost(entry)
+        for entry in waiting:
+            self._send_again(entry)
 
     def nudge(self, entry: Entry) -> None:
         """Drive an order on of which nothing was heard: send what waits to be sent, or end what has ended."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 
 import structlog
 
-from bridge.batches import CONFIRM_S, RESEND_LONGEST_S, BatchTimer
+from bridge.batches import RESEND_LONGEST_S, BatchTimer
 from bridge.intake import Send
+from bridge.overdue import OverdueLeases
 from dynsvc import metrics
 from dynsvc.errors import LoaderFailed, OrderOverdue, WorkerLost
 from dynsvc.kue import Sighting
@@ -29,28 +30,19 @@ _LOOK_S = 600.0
 class LeaseTimer:
     """Sends lost messages again, and ends the attempts of lost workers."""
 
-    def __init__(
-        self, site: Site, send: Send, tiles: BatchTimer, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._site, self._send, self._tiles, self._clock = site, send, tiles, clock
-        #: (order, token, due) -> when first seen.
-        self._overdue: dict[tuple[str, str, str], float] = {}
+    def __init__(self, site: Site, send: Send, tiles: BatchTimer) -> None:
+        self._site, self._send, self._tiles = site, send, tiles
+        # The loader's own job counts as work, too: it may be lost, and nothing is sent again for it.
+        self._overdue = OverdueLeases(
+            site.ledger, lambda entry: bool(entry.runner) or entry.step == AWAIT_LOADER
+        )
 
     def __call__(self) -> None:
         """Look once at the leases that have run out."""
-        try:
-            entries = self._site.ledger.expired(self._site.settings.window)
-        except Exception:
-            self._overdue.clear()
-            raise
-        now = self._clock()
-        waiting = [entry for entry in entries if not entry.runner and entry.step != AWAIT_LOADER]
-        running = {(e.order_id, e.token, e.due_ms): e for e in entries if e.runner or e.step == AWAIT_LOADER}
-        self._overdue = {key: self._overdue.get(key, now) for key in running}
-        for key, entry in running.items():
-            if now - self._overdue[key] >= CONFIRM_S:
-                with _named(entry):
-                    self._end(entry)
+        lost, waiting = self._overdue.look(self._site.settings.window)
+        for entry in lost:
+            with _named(entry):
+                self._end(entry)
         for entry in waiting:
             with _named(entry):
                 if entry.step == AWAIT_TILES:
