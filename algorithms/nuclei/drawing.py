@@ -20,12 +20,12 @@ __all__ = [
     "CYAN",
     "INSIDE",
     "OUTLINE",
-    "STRIP_PX",
     "draw_outlines",
     "jpeg",
     "labels_file",
     "mask_png",
     "stamped",
+    "strip_rows",
 ]
 
 Bytes = NDArray[np.uint8]
@@ -34,8 +34,13 @@ Bytes = NDArray[np.uint8]
 INSIDE, OUTLINE = 1, 3
 CYAN = (0, 255, 255)
 _CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
-#: Rows that are encoded at once: whole rows of a JPEG's blocks, and as many of them as a multiple of 8.
-STRIP_PX = 1024
+#: So many pixels are encoded at once, in strips of a multiple of so many rows: 8 rows of a JPEG's blocks.
+_AT_ONCE_PX, _ROWS = 2**22, 128
+
+
+def strip_rows(width: int) -> int:
+    """Return how many rows of a picture are encoded at once."""
+    return max(1, _AT_ONCE_PX // (width * _ROWS)) * _ROWS
 
 
 def stamped(nuclei: Nuclei) -> Bytes:
@@ -55,12 +60,12 @@ def draw_outlines(rgb: Bytes, mask: Bytes) -> Bytes:
 
 def mask_png(mask: Raster) -> Iterator[bytes]:
     """Encode a working mask with the original's values, 0 and 1."""
-    strips = (strip & INSIDE for strip in mask.strips(STRIP_PX))
+    strips = (strip & INSIDE for strip in mask.strips(strip_rows(mask.width_px)))
     return png(strips, mask.height_px, mask.width_px, 8)
 
 
 def jpeg(strips: Iterable[Bytes], height: int) -> Iterator[bytes]:
-    """Encode a picture from strips of :data:`STRIP_PX` rows; the last may be lower.
+    """Encode a picture from strips of :func:`strip_rows` rows; the last may be lower.
 
     Each row of blocks ends with a restart marker, and blocks know nothing of those before it. So the rows of
     all strips are those of one picture, whose height is written into the first strip's header.
@@ -93,14 +98,14 @@ def _jpeg_places(content: bytes) -> tuple[int, int]:
 
 def labels_file(labels: Raster, count: int) -> tuple[str, Iterator[bytes]]:
     """Encode labels as 16-bit PNG, or 32-bit TIFF where *count* is too high; return ending and bytes."""
-    strips = labels.strips(STRIP_PX)
+    strips = labels.strips(strip_rows(labels.width_px))
     if count < 2**16:
         return ".png", png(strips, labels.height_px, labels.width_px, 16)
     return ".tif", _tiff(strips, labels.height_px, labels.width_px)
 
 
 def _tiff(strips: Iterable[NDArray[np.int32]], height: int, width: int) -> Iterator[bytes]:
-    """Encode grey rows with 32 bits per pixel, in strips of :data:`STRIP_PX` rows."""
+    """Encode grey rows with 32 bits per pixel, in strips of :func:`strip_rows` rows."""
     contents = [zlib.compress(strip.astype("<i4").tobytes(), 1) for strip in strips]
     begins = np.cumsum([8, *map(len, contents)]).tolist()
     long, short = 4, 3
@@ -112,7 +117,7 @@ def _tiff(strips: Iterable[NDArray[np.int32]], height: int, width: int) -> Itera
         (262, short, [1]),  # 0 is black
         (273, long, begins[:-1]),
         (277, short, [1]),
-        (278, long, [STRIP_PX]),
+        (278, long, [strip_rows(width)]),
         (279, long, list(map(len, contents))),
         (339, short, [2]),  # signed numbers
     ]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .arguments import Request
 from .columns import COLUMNS
-from .drawing import STRIP_PX, draw_outlines, jpeg, labels_file, mask_png, stamped
+from .drawing import draw_outlines, jpeg, labels_file, mask_png, stamped, strip_rows
 from .failures import OutputFailed
 from .geojson import feature, feature_collection
 from .pictures import Bytes, Source
@@ -107,7 +107,7 @@ class Patch:
         if "img" in request.levels:
             results.write(f"{name}-tile.jpg", jpeg(self._rgb(), box.height))
         if "overlay" in request.levels:
-            drawn = map(draw_outlines, self._rgb(), self.mask.strips(STRIP_PX))
+            drawn = map(draw_outlines, self._rgb(), self.mask.strips(strip_rows(box.width)))
             results.write(f"{name}-overlay.jpg", jpeg(drawn, box.height))
         if self.labels is not None:
             ending, content = labels_file(self.labels, self.count)
@@ -122,8 +122,9 @@ class Patch:
 
     def _rgb(self) -> Iterator[Bytes]:
         """Return the patch's pixels in strips."""
-        for top in range(0, self.box.height, STRIP_PX):
-            rows = min(STRIP_PX, self.box.height - top)
+        step = strip_rows(self.box.width)
+        for top in range(0, self.box.height, step):
+            rows = min(step, self.box.height - top)
             yield self.source.read(self.box.left, self.box.top + top, self.box.width, rows)
 
 

@@ -118,7 +118,7 @@ def test_strips_of_a_png_are_one_picture(bits: int) -> None:
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(content))), values)
 
 
-@pytest.mark.parametrize("rows", [5, 3000])
+@pytest.mark.parametrize("rows", [5, 150_000])
 def test_more_labels_than_16_bits_hold_are_written_as_tiff(rows: int, tmp_path: Path) -> None:
     values = np.arange(40 * rows, dtype=np.int32).reshape(rows, 40) * 3
     with Raster(values.shape, np.int32, tmp_path) as labels:
