@@ -13,10 +13,10 @@ from .tiles import Survey
 
 __all__ = ["document", "notes", "plausibility", "summary"]
 
-#: The median area is larger, even of lymphocytes. And half of all nuclear area lies in nuclei that are
-#: smaller, even of large tumour nuclei: where the scale is too coarse, chromatin is taken for small nuclei,
-#: and the plain median is that of scraps.
-_SMALLEST_UM2, _LARGEST_UM2 = 14.0, 125.0
+#: The median nucleus is larger than the first, even where all are lymphocytes or spindles seen end on. Half
+#: of all nuclear area lies in nuclei larger than the second, and smaller than the third, even in tumours.
+#: That median by area is the surer one: scraps of chromatin and dirt are many, but have little area.
+_SMALLEST_UM2, _SMALLEST_LARGE_UM2, _LARGEST_LARGE_UM2 = 10.0, 15.0, 125.0
 #: What both usually are, to say which scale is likely.
 _USUAL_UM2, _USUAL_LARGE_UM2 = 40.0, 60.0
 #: Fewer nuclei than this have no reliable median.
@@ -33,8 +33,9 @@ def plausibility(areas_um2: list[float], mpp_um: float) -> str | None:
     median, large = float(np.median(areas)), float(areas[np.searchsorted(below, below[-1] / 2)])
     if median < _SMALLEST_UM2:
         what, usual, found = f"half of the nuclei have less than {median:.3g} um2", _USUAL_UM2, median
-    elif large > _LARGEST_UM2:
-        what = f"half of all nuclear area is in objects of more than {large:.3g} um2"
+    elif not _SMALLEST_LARGE_UM2 < large < _LARGEST_LARGE_UM2:
+        side = "less" if large < _LARGEST_LARGE_UM2 else "more"
+        what = f"half of all nuclear area is in objects of {side} than {large:.3g} um2"
         usual, found = _USUAL_LARGE_UM2, large
     else:
         return None

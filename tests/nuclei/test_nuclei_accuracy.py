@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 from algorithms.nuclei.evaluate import evaluate, main, synthetic_scenes
+from algorithms.nuclei.pictures import opened
 from algorithms.nuclei.region import label
 from algorithms.nuclei.scores import Scores, mean, scores
 from algorithms.nuclei.summary import plausibility
 from algorithms.nuclei.truth import Case, cases, mpp_from_area
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
+SLIDE = DATA / "sample.svs"
 needs_data = pytest.mark.skipif(
     not (DATA / "nuclei").is_dir(), reason="the ground truth is not on this machine"
 )
@@ -50,7 +52,7 @@ def test_the_originals_own_tile_is_segmented_better_than_by_the_original() -> No
 
 @needs_data
 def test_a_scale_that_is_too_coarse_by_two_is_noticed_in_most_tissue_images() -> None:
-    """And one that is right never is. Too fine by two, small nuclei are still as large as lymphocytes'."""
+    """And one that is right never is. Too fine by two, large nuclei have the size of small ones."""
     warned = dict.fromkeys((1, 2), 0)
     enough = dict.fromkeys(warned, 0)
     for case in cases(DATA / "nuclei"):
@@ -62,6 +64,24 @@ def test_a_scale_that_is_too_coarse_by_two_is_noticed_in_most_tissue_images() ->
     assert warned[1] == 0
     assert enough[1] > 20
     assert warned[2] >= 0.75 * enough[2]
+
+
+@pytest.mark.skipif(not SLIDE.exists(), reason="the sample slide is not on this machine")
+def test_no_part_of_a_slide_is_warned_of_at_its_own_scale_and_most_are_at_half_of_it() -> None:
+    with opened(SLIDE, slide=True) as slide:
+        rgb = slide.read(0, 0, slide.width_px, slide.height_px)
+    warned: dict[float, list[bool]] = {1: [], 0.5: []}
+    for top in range(0, rgb.shape[0] - 499, 500):
+        for left in range(0, rgb.shape[1] - 499, 500):
+            for factor, seen in warned.items():
+                mpp_um = 0.499 * factor
+                labels = label(rgb[top : top + 500, left : left + 500], mpp_um)
+                areas = np.bincount(labels.ravel())[1:] * mpp_um**2
+                if len(areas) >= 30:
+                    seen.append(plausibility(areas.tolist(), mpp_um) is not None)
+    assert len(warned[1]) > 10
+    assert sum(warned[1]) == 0
+    assert sum(warned[0.5]) > 0.7 * len(warned[0.5])
 
 
 @pytest.fixture(scope="module")
