@@ -84,7 +84,8 @@ def _gradient(grey: Bytes) -> Bytes:
     squares[:, [0, -1]] *= 4
     cv2.accumulateSquare(down, squares)
     squares[[0, -1]] += 3 * down[[0, -1]].astype(np.float32) ** 2
-    return np.asarray(cv2.convertScaleAbs(cv2.sqrt(squares), alpha=0.5, beta=1e-4), dtype=np.uint8)
+    cv2.sqrt(squares, squares)
+    return np.asarray(cv2.convertScaleAbs(squares, alpha=0.5, beta=1e-4), dtype=np.uint8)
 
 
 def _edges(groups: Groups, edge: Pixels) -> Doubles:

@@ -30,7 +30,7 @@ TILE_PX = 1024
 #: What decides on a nucleus reaches so far: the mean around it (four times 8 um), in whole cells.
 _HALO_UM = 36.0
 #: So many tiles are kept in memory between the survey and the segmentation.
-_KEPT = 10
+_KEPT = 4
 #: A region of more tiles than this is surveyed on that many of them, evenly spaced.
 _SURVEYED = 96
 
