@@ -102,13 +102,15 @@ class Cells:
         nuclei, side_px = self._nuclei, windows.shape[-1]
         top, left = nuclei.top[chosen], nuclei.left[chosen]
         inside = windows[top, left] == (chosen + 1).astype(np.uint16)[:, None, None]
-        ring = _dilated(inside, side_px) & ~inside
+        ring = _dilated(inside, side_px)
+        ring ^= inside
         # Rings overlap each other and other nuclei, as in the original. They end at the picture.
         height, width = nuclei.labels.shape
-        reach = np.arange(side_px) - _RING_PX
-        rows, columns = top[:, None] + reach, left[:, None] + reach
-        ring &= ((rows >= 0) & (rows < height))[:, :, None]
-        ring &= ((columns >= 0) & (columns < width))[:, None, :]
+        for first, length, axis in ((top, height, 1), (left, width, 2)):
+            place = np.arange(side_px) + first[:, None] - _RING_PX
+            outside = (place < 0) | (place >= length)
+            if outside.any():
+                ring &= np.expand_dims(~outside, 3 - axis)
         pixels = np.concatenate([np.flatnonzero(inside), np.flatnonzero(ring)])
         # Where each cell's first pixel would be among those of the rings.
         area = nuclei.area[chosen]
