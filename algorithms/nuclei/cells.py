@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import cv2
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from .nuclei import Nuclei
 
 __all__ = ["Cells", "Groups"]
 
-Number = TypeVar("Number", bound=np.generic)
+Number = TypeVar("Number", bound=np.integer[Any])
 Index = NDArray[np.intp]
 
 #: How far a ring reaches from its nucleus.
@@ -80,14 +81,16 @@ class Cells:
         # Cells may reach over the picture.
         below = int((nuclei.top + self._side).max(initial=0)) - _RING_PX - height
         right = int((nuclei.left + self._side).max(initial=0)) - _RING_PX - width
-        self._frame = (_RING_PX, max(0, below)), (_RING_PX, max(0, right))
+        self._frame = _RING_PX, max(0, below), _RING_PX, max(0, right)
 
     def framed(self, picture: NDArray[Number]) -> NDArray[Number]:
         """Return a picture of the tile with a frame that is wide enough for all cells.
 
         There a cell begins at the row and column at which its nucleus begins on the plain picture.
         """
-        return np.pad(picture, self._frame)
+        return np.asarray(
+            cv2.copyMakeBorder(picture, *self._frame, cv2.BORDER_CONSTANT, value=0), picture.dtype
+        )
 
     def __iter__(self) -> Iterator[Groups]:
         labels = self.framed(self._nuclei.labels)

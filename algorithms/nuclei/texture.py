@@ -35,7 +35,8 @@ def textures(nuclei: Nuclei, rgb: Bytes) -> tuple[Doubles, Doubles]:
     texture = np.full((len(nuclei), 2, 2, 16), np.nan)
     green = np.zeros((len(nuclei), 2))
     cells = Cells(nuclei)
-    channels = [cells.framed(_prepared(rgb, channel)) for channel in (0, 2)]
+    planes = [np.asarray(plane, dtype=np.uint8) for plane in cv2.split(rgb)]
+    channels = [cells.framed(_prepared(planes[at], planes[1])).view("<u4")[..., 0] for at in (0, 2)]
     for groups in cells:
         number = groups.nuclei.size
         for channel, picture in enumerate(channels):
@@ -63,11 +64,10 @@ def textures(nuclei: Nuclei, rgb: Bytes) -> tuple[Doubles, Doubles]:
     return texture.reshape(len(nuclei), 64), np.stack(colour, axis=1)
 
 
-def _prepared(rgb: Bytes, channel: int) -> Pixels:
+def _prepared(grey: Bytes, green: Bytes) -> Bytes:
     """Return a channel with its gradient, its edges, and green."""
-    grey, green = (np.ascontiguousarray(rgb[..., number]) for number in (channel, 1))
     edges = cv2.Canny(grey, _CANNY_LOW, _CANNY_HIGH, apertureSize=_CANNY_APERTURE)
-    return np.asarray(cv2.merge([grey, _gradient(grey), edges, green])).view("<u4")[..., 0]
+    return np.asarray(cv2.merge([grey, _gradient(grey), edges, green]), dtype=np.uint8)
 
 
 def _gradient(grey: Bytes) -> Bytes:
