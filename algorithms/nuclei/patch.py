@@ -49,7 +49,7 @@ class Patch:
         self.mask = Raster(shape, np.uint8, folder)
         self.labels = Raster(shape, np.int32, folder) if "labels" in request.levels else None
         self.table, self.features = (
-            tempfile.SpooledTemporaryFile(_TEXT_BYTES, dir=str(folder))  # noqa: SIM115 - see close
+            tempfile.SpooledTemporaryFile(_TEXT_BYTES, dir=str(folder))  # noqa: SIM115 - closed by __exit__
             for _ in range(2)
         )
 

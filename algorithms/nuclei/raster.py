@@ -49,7 +49,7 @@ class Raster:
         self._file = None
         if large:
             try:
-                self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - see close
+                self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - closed by close
                 self._file.truncate(size)
             except OSError as error:
                 raise _failed(error) from error
