@@ -81,19 +81,10 @@ class Installation:
         assert server.password  # noqa: S101 - start_redis sets one
         config = self._work / "config.json"
         config.touch(0o600)
-        config.write_text(json.dumps(self._config(server.port, server.password.get_secret_value()), indent=2))
+        document = self._peers(server.port, server.password.get_secret_value()) | self._own_settings()
+        config.write_text(json.dumps(document, indent=2))
         kept = {name: value for name, value in os.environ.items() if not name.startswith((PREFIX, "CELERY_"))}
-        ours = {
-            "DYNSVC_CONFIG": str(config),
-            "DYNSVC_RUNTIME": "process",
-            "DYNSVC_SCRATCH": str(self._work / "scratch"),
-            "DYNSVC_DEFAULT_ALGORITHM": self._algorithm,
-            "DYNSVC_POLL_S": "0.2",
-            # The page shows one picture.
-            "DYNSVC_ONE_PIECE_PX": "150000000",
-        }
-        if folder := os.environ.get("DYNSVC_ALGORITHMS"):
-            ours["DYNSVC_ALGORITHMS"] = str(Path(folder).resolve())
+        ours = {"DYNSVC_CONFIG": str(config)}
         self.settings = Settings.load(ours)
         self._env = kept | ours | {"PYTHONUNBUFFERED": "1"}
         self._say("bridge and worker")
@@ -119,7 +110,21 @@ class Installation:
     def _run(self, name: str, *argv: str) -> Path:
         return self.processes.start(name, [sys.executable, *argv], env=self._env, cwd=self._work)
 
-    def _config(self, redis_port: int, password: str) -> dict[str, object]:
+    def _own_settings(self) -> dict[str, object]:
+        """Return what the original's config.json does not know; in the file, so that commands find it too."""
+        settings: dict[str, object] = {
+            "runtime": "process",
+            "scratch": str(self._work / "scratch"),
+            "default_algorithm": self._algorithm,
+            "poll_s": 0.2,
+            # The page shows one picture.
+            "one_piece_px": 150_000_000,
+        }
+        if folder := os.environ.get("DYNSVC_ALGORITHMS"):
+            settings["algorithms"] = str(Path(folder).resolve())
+        return settings
+
+    def _peers(self, redis_port: int, password: str) -> dict[str, object]:
         """Return config.json in the original's format; its ports are texts there too."""
         location = self.bindaas.location_url.removeprefix(self.bindaas.url)
         return {

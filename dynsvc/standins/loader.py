@@ -26,6 +26,7 @@ __all__ = ["PATH", "Behaviour", "LoaderJob", "LoaderStandin"]
 
 #: Where the loader takes zips.
 PATH = "/submitZipOrder"
+JOB_TYPE = "ZipOrder"
 
 _BAD_FIELD = b"<!DOCTYPE html>\n<html><body><pre>Error: Unexpected field</pre></body></html>"
 #: The loader's own Kue says in these words what became of a job.
@@ -107,7 +108,9 @@ class LoaderStandin(Standin):
             timer.cancel()
 
     def answer(self, request: Request) -> Reply:
-        """Take one upload, or tell of one job."""
+        """Take one upload, or tell of one job or of their type."""
+        if request.method == "GET" and request.path == "/job/types":
+            return json_reply(200, [JOB_TYPE])
         if request.method == "GET" and request.path.startswith("/job/"):
             loader_job_id = request.path.removeprefix("/job/")
             job = self.jobs.get(loader_job_id)
@@ -166,7 +169,7 @@ def _job_document(job: LoaderJob) -> dict[str, Any]:
     ended = job.outcome != "loading"
     return {
         "id": job.id,
-        "type": "ZipOrder",
+        "type": JOB_TYPE,
         "data": {"case_id": job.case_id, "zipFilePath": str(job.zip_path)},
         "priority": 0,
         "progress": "100" if job.outcome == "loaded" else 0,
@@ -181,7 +184,7 @@ def _answer_document(job: LoaderJob, shape: str) -> dict[str, Any]:
     number = _number(job.id)
     made = {
         "id": number,
-        "type": "ZipOrder",
+        "type": JOB_TYPE,
         "data": {"case_id": job.case_id, "zipFilePath": str(job.zip_path)},
     }
     shapes: dict[str, dict[str, Any]] = {
