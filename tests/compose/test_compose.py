@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import re
 import zipfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.compose import ROOT, Stack, docker, eventually, provide_base_images, running_stack
 from tests.support.images import engine
+from tests.support.pages import blocks
+from tests.support.reader import Reader
+from tests.support.s3 import BUCKET, KEYS, running_store, stored
+from tests.support.tls import Authority
 
 # Images are built in the first test's time.
 pytestmark = [pytest.mark.services, pytest.mark.docker, pytest.mark.timeout(900)]
@@ -19,6 +26,7 @@ pytestmark = [pytest.mark.services, pytest.mark.docker, pytest.mark.timeout(900)
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 NUCLEI = "dynsvc/nuclei:1.0.0"
 OURS = ("service", "demo", "kue", "socket-proxy")
+WORKER_HOST = "docker compose --env-file deploy/worker-host.env -f deploy/worker-host.yml"
 STEPS = ["dynsvc.fetch_order", "dynsvc.fetch_roi", "dynsvc.run_algorithm", "dynsvc.upload_zip"]
 
 
@@ -128,17 +136,44 @@ def test_kues_pages_are_there_and_an_endless_id_ends_nothing(
     assert stack.kue("/stats")["completeCount"] >= 1
 
 
+def reader(stack: Stack) -> Reader:
+    """Somebody at the stack who follows the page about compose."""
+    found = Reader(ROOT, os.environ | stack.env)
+    found.put_in |= {
+        "deploy/secrets": str(stack.secrets),
+        "127.0.0.1:3000": stack.url("kue", 3000).removeprefix("http://"),
+    }
+    return found
+
+
 def test_check_finds_every_peer(stack: Stack, first_order: dict[str, Any]) -> None:
-    printed = stack.compose(
-        *("exec", "-T", "worker", "sh", "-c", "with-secrets dynsvc check --quiet; [ $? -le 1 ]")
+    printed = reader(stack).run("docker compose exec worker with-secrets dynsvc check")
+    assert "\n0 broken, " in printed, printed
+
+
+def test_an_order_is_placed_by_the_pages_command(stack: Stack, first_order: dict[str, Any]) -> None:
+    answer = reader(stack).run(
+        "curl --user \"dynsvc:$(cat deploy/secrets/kue_password)\" --header 'Content-Type: application/json' "
+        "--data @deploy/demo/order.json http://127.0.0.1:3000/job"
     )
-    states = {line[8:].partition("  ")[0]: line.split()[0] for line in printed.splitlines()[:-1]}
-    # The demo's loader tells of its jobs, but not of their types, which is what the check asks for.
-    states.pop("loader's outcomes")
-    assert "broken" not in states.values(), printed
-    assert [
-        name for name in ("broker", "runtime", "image server", "annotation loader") if states[name] == "ok"
-    ]
+    assert stack.ended(json.loads(answer)["id"])["state"] == "complete"
+
+
+def test_the_image_for_a_cluster_is_the_service(stack: Stack) -> None:
+    at_a_cluster = reader(stack)
+    image = at_a_cluster.put_in["registry.example.org/dynsvc/service:0.1.0"] = (
+        f"{stack.project}/service:0.1.0"
+    )
+    at_a_cluster.run(
+        'docker build --build-arg COMMIT="$(git rev-parse HEAD)" '
+        "--tag registry.example.org/dynsvc/service:0.1.0 ."
+    )
+    try:
+        config = engine().inspect_image(image)["Config"]
+        assert config["User"] == engine().inspect_image("dynsvc/service:test")["Config"]["User"]
+        assert len(config["Labels"]["org.opencontainers.image.revision"]) == len(COMMIT)
+    finally:
+        docker("rmi", image)
 
 
 def test_ports_are_published_on_loopback_only(stack: Stack, first_order: dict[str, Any]) -> None:
@@ -386,6 +421,88 @@ def test_a_worker_inside_the_algorithms_image_runs_its_program(
         docker("rm", "--force", worker)
 
 
+#: The stack leaves ``cpu`` to others. Its settings are those of the page, not of this checkout.
+WITHOUT_CPU = """
+services:
+  bridge: &site
+    env_file: [{site_env}]
+  worker:
+    <<: *site
+    command: [celery, -A, dynsvc, worker, -Q, io]
+"""
+
+
+def test_an_order_crosses_to_a_worker_host(stack: Stack, first_order: dict[str, Any], tmp_path: Path) -> None:
+    """The stack takes ``io``, a worker host ``cpu``; they share Redis over TLS and a store on S3."""
+    (bridge,) = engine().inspect_network("bridge")["IPAM"]["Config"]
+    address = bridge["Gateway"]
+    authority = Authority(tmp_path)
+    certificate, key = authority.issue("redis", address)
+    (stack.secrets / "s3_key_id").write_text(KEYS["AWS_ACCESS_KEY_ID"])
+    (stack.secrets / "s3_key").write_text(KEYS["AWS_SECRET_ACCESS_KEY"])
+    with running_store(address) as store:
+        first = reader(stack)
+        (override,) = blocks(ROOT / "docs/how-to/add-a-worker-host.md", "yaml")
+        keys, without_cpu, site_env = (
+            tmp_path / "keys.yml",
+            tmp_path / "without-cpu.yml",
+            tmp_path / "site.env",
+        )
+        keys.write_text(override.replace("./deploy/secrets", str(stack.secrets)))
+        without_cpu.write_text(WITHOUT_CPU.format(site_env=site_env))
+        first.put_in |= {
+            "redis.crt": str(certificate),
+            "redis.key": str(key),
+            "10.0.0.5": address,
+            "s3://dynsvc/artifacts": f"s3://{BUCKET}/dynsvc",
+            "https://s3.example.org": store,
+            "deploy/redis-tls.yml": f"deploy/redis-tls.yml -f {keys} -f {without_cpu}",
+        }
+        settings = (
+            "DYNSVC_ARTIFACTS=s3://dynsvc/artifacts",
+            "AWS_ENDPOINT_URL_S3=https://s3.example.org",
+            "AWS_REGION=us-east-1",
+        )
+        site_env.write_text("\n".join(map(first.typed, settings)))
+        env = tmp_path / "worker-host.env"
+        change = {
+            "quip-jobs.example.org": address,
+            "./ca.crt": str(authority.certificate),
+            "s3://dynsvc/artifacts": f"s3://{BUCKET}/dynsvc",
+            "https://s3.example.org": store,
+            "QUEUES=io,cpu": "QUEUES=cpu",
+        }
+        text = (ROOT / "deploy/worker-host.env.example").read_text()
+        for example, here in change.items():
+            assert example in text
+            text = text.replace(example, here)
+        # The engine chooses a free port.
+        env.write_text(f"{text}METRICS_PORT=0\n")
+        first.run(
+            "cp redis.crt deploy/secrets/redis_cert",
+            "cp redis.key deploy/secrets/redis_key",
+            "chmod 644 deploy/secrets/redis_cert deploy/secrets/redis_key",
+            "REDIS_ADDRESS=10.0.0.5 docker compose -f docker-compose.yml -f deploy/redis-tls.yml up -d",
+        )
+        second = reader(stack)
+        # Its file names its project.
+        del second.env["COMPOSE_PROJECT_NAME"]
+        second.put_in |= {"deploy/worker-host.env": str(env)}
+        try:
+            second.run(f"{WORKER_HOST} up -d --build")
+            record = stack.ended(stack.order())
+            assert record["state"] == "complete", record
+            assert record["result"]["host"] == "gpu-1"
+            # The demo's servers are not within its reach; a worker for `cpu` needs none of them.
+            checked = second.run(f"{WORKER_HOST} exec worker with-secrets dynsvc check", status=1)
+            for peer in ("orders' Redis", "broker", "runtime", "artifact store"):
+                assert re.search(rf"(?m)^ok +{peer} ", checked), checked
+        finally:
+            second.run(f"{WORKER_HOST} down")
+            docker("volume", "rm", "--force", "dynsvc-worker_scratch", "dynsvc-worker_artifacts")
+        eventually(lambda: [name for name in stored(store) if "/orders/" in name] == [], "an empty store")
+
+
 def test_orders_outlive_the_containers(stack: Stack, first_order: dict[str, Any]) -> None:
     before = stack.kue("/stats")["completeCount"]
     stack.compose("down", "--timeout", "30")
@@ -397,9 +514,11 @@ def test_orders_outlive_the_containers(stack: Stack, first_order: dict[str, Any]
 
 
 # The last one: the stack is gone afterwards.
-def test_down_leaves_nothing(stack: Stack) -> None:
-    stack.compose("--profile", "metrics", "down", "--volumes", "--timeout", "60")
+def test_down_leaves_nothing(stack: Stack, first_order: dict[str, Any]) -> None:
+    reader(stack).run("docker compose --profile demo down -v")
     label = {"label": f"com.docker.compose.project={stack.project}"}
     assert stack.containers() == []
     assert engine().networks(filters=label) == []
-    assert engine().volumes(filters=label)["Volumes"] in (None, [])
+    left = engine().volumes(filters=label)["Volumes"] or []
+    # Compose keeps what belongs to a profile that is not named.
+    assert {volume["Labels"]["com.docker.compose.volume"] for volume in left} <= {"prometheus"}

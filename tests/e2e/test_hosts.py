@@ -7,25 +7,17 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import pytest
-import requests
 
 from tests.support.hospital import Hospital, Program, eventually
 from tests.support.kue import KueApi, running
 from tests.support.netns import Net, forwarded, running_net
 from tests.support.orders import v4
 from tests.support.redis import free_port, running_redis
+from tests.support.s3 import BUCKET, KEYS, running_store, stored
 from tests.support.tls import Authority
 
 pytestmark = [pytest.mark.services]
-
-BUCKET = "artifacts"
-KEYS = {
-    "AWS_ACCESS_KEY_ID": "test",
-    "AWS_SECRET_ACCESS_KEY": "secret-of-the-store",
-    "AWS_REGION": "us-east-1",
-}
 
 
 @pytest.fixture
@@ -36,44 +28,8 @@ def net() -> Iterator[Net]:
 
 @pytest.fixture
 def store(net: Net) -> Iterator[str]:
-    """URL of a real S3 server with an empty bucket."""
-    port = free_port()
-    url = f"http://{net.address}:{port}"
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", net.address, "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        eventually(lambda: answers(url), 30, "the S3 server")
-        client(url).create_bucket(Bucket=BUCKET)
+    with running_store(net.address) as url:
         yield url
-    finally:
-        server.terminate()
-        server.wait(10)
-
-
-def answers(url: str) -> bool:
-    with requests.Session() as session:
-        session.trust_env = False
-        try:
-            return session.get(f"{url}/moto-api/", timeout=5).ok
-        except requests.ConnectionError:
-            return False
-
-
-def client(url: str):  # type: ignore[no-untyped-def]
-    return boto3.client(
-        "s3",
-        endpoint_url=url,
-        region_name="us-east-1",
-        aws_access_key_id=KEYS["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=KEYS["AWS_SECRET_ACCESS_KEY"],
-    )
-
-
-def keys(url: str) -> list[str]:
-    return [found["Key"] for found in client(url).list_objects_v2(Bucket=BUCKET).get("Contents", ())]
 
 
 def worker(site: Hospital, net: Net, host: str, queue: str, **env: str) -> Program:
@@ -122,7 +78,7 @@ def test_orders_cross_two_hosts_that_share_only_redis_and_an_s3_store(
                 assert len(site.uploads()) == 10
                 # Pixels and results went through the store, and are gone from it with their orders.
                 eventually(
-                    lambda: not [name for name in keys(store) if "/orders/" in name], 20, "an empty store"
+                    lambda: not [name for name in stored(store) if "/orders/" in name], 20, "an empty store"
                 )
                 assert not (site.folder / "a" / "artifacts").exists()
                 assert not (site.folder / "b" / "artifacts").exists()

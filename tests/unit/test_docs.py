@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import re
 import subprocess
-import textwrap
 import tomllib
 import typing
 from collections.abc import Iterator
@@ -23,9 +22,8 @@ from dynsvc.cli import COMMANDS
 from dynsvc.cli import main as click_main
 from dynsvc.settings import PREFIX, Settings
 from dynsvc.site import summary
+from tests.support.pages import PAGES, ROOT, page_name, shell_blocks
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted([*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md"), *(ROOT / "algorithms").glob("*/*.md")])
 #: What begins the name of a file of the project.
 FOLDERS = (
     "algorithms/",
@@ -39,10 +37,6 @@ FOLDERS = (
     "tests/",
     "workers/",
 )
-
-
-def page_name(page: Path) -> str:
-    return str(page.relative_to(ROOT))
 
 
 def options_of(name: str) -> set[str]:
@@ -281,11 +275,6 @@ def test_every_command_that_the_docs_use_exists() -> None:
         for line in used:
             if match := re.match(r"(?:[A-Z_]+=\S+ )*dynsvc ([a-z]+)", line):
                 assert match[1] in COMMANDS, f"{page.relative_to(ROOT)}: {line}"
-
-
-def shell_blocks(page: Path) -> list[str]:
-    text = page.read_text(encoding="utf-8")
-    return [textwrap.dedent(body) for body in re.findall(r"(?ms)^\s*```(?:sh|bash)\n(.*?)^\s*```", text)]
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if shell_blocks(page)], ids=page_name)
