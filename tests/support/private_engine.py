@@ -21,11 +21,11 @@ import docker
 
 from tests.support.services import missing
 
-__all__ = ["PrivateEngine", "programs_with_libraries", "running_engine"]
+__all__ = ["PrivateEngine", "add_image", "programs_with_libraries", "running_engine"]
 
 START_S = 60.0
 #: What the containers of these tests consist of.
-_PROGRAMS = ("sh", "cat", "cp", "sleep")
+_PROGRAMS = ("sh", "env", "cat", "cp", "sleep")
 
 
 class PrivateEngine:
@@ -120,19 +120,8 @@ class PrivateEngine:
         return found
 
     def add_image(self, image: str, programs: Mapping[str, str], files: Mapping[str, bytes]) -> None:
-        """Make an image of this host's own shell, with scripts in ``/bin`` and files in ``/``."""
-        stream = io.BytesIO()
-        with tarfile.open(fileobj=stream, mode="w") as archive:
-            for name, path in sorted(programs_with_libraries(_PROGRAMS).items()):
-                archive.add(os.path.realpath(path), name, recursive=False)
-            given = {f"bin/{each}": (text.encode(), 0o755) for each, text in programs.items()}
-            given |= {each: (content, 0o644) for each, content in files.items()}
-            for each, (content, mode) in given.items():
-                entry = tarfile.TarInfo(each)
-                entry.size, entry.mode = len(content), mode
-                archive.addfile(entry, io.BytesIO(content))
         with contextlib.closing(self.api()) as api:
-            api.import_image_from_data(stream.getvalue(), repository=image, tag="latest")
+            add_image(api, image, programs, files)
 
     def containers(self, **labels: str) -> list[dict[str, Any]]:
         """Return all containers that have the labels, running or not."""
@@ -175,6 +164,21 @@ def programs_with_libraries(programs: Iterable[str]) -> dict[str, str]:
         listed = subprocess.run(["ldd", path], capture_output=True, text=True, check=True).stdout
         found |= {library.lstrip("/"): library for library in re.findall(r"(/\S+\.so\S*)", listed)}
     return found
+
+
+def add_image(api: Any, image: str, programs: Mapping[str, str], files: Mapping[str, bytes]) -> None:
+    """Make an image of this host's own shell, with scripts in ``/bin`` and files in ``/``."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        for name, path in sorted(programs_with_libraries(_PROGRAMS).items()):
+            archive.add(os.path.realpath(path), name, recursive=False)
+        given = {f"bin/{each}": (text.encode(), 0o755) for each, text in programs.items()}
+        given |= {each: (content, 0o644) for each, content in files.items()}
+        for each, (content, mode) in given.items():
+            entry = tarfile.TarInfo(each)
+            entry.size, entry.mode = len(content), mode
+            archive.addfile(entry, io.BytesIO(content))
+    api.import_image_from_data(stream.getvalue(), repository=image, tag="latest")
 
 
 @contextlib.contextmanager
