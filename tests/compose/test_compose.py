@@ -490,6 +490,8 @@ def test_an_order_crosses_to_a_worker_host(stack: Stack, first_order: dict[str, 
         second.put_in |= {"deploy/worker-host.env": str(env)}
         try:
             second.run(f"{WORKER_HOST} up -d --build")
+            # The first command has begun Kue anew, too.
+            eventually(lambda: reached(stack, "kue", 3000, "/healthz"), "Kue's API")
             record = stack.ended(stack.order())
             assert record["state"] == "complete", record
             assert record["result"]["host"] == "gpu-1"
