@@ -523,4 +523,4 @@ def test_down_leaves_nothing(stack: Stack, first_order: dict[str, Any]) -> None:
     assert engine().networks(filters=label) == []
     left = engine().volumes(filters=label)["Volumes"] or []
     # Compose keeps what belongs to a profile that is not named.
-    assert {volume["Labels"]["com.docker.compose.volume"] for volume in left} <= {"prometheus"}
+    assert {volume["Labels"]["com.docker.compose.volume"] for volume in left} <= {"prometheus", "grafana"}
