@@ -15,7 +15,6 @@ import random
 import subprocess
 import sys
 import time
-import venv
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -25,6 +24,7 @@ from typing import Any
 
 import docker
 
+from benchmarks.peer import installed, versions
 from benchmarks.report import arguments, machine, spread, table, written
 from benchmarks.rig import Rig, Side
 from dynsvc import templates
@@ -65,23 +65,6 @@ pids = 32
 required = ["done.txt"]
 include_input = false
 """
-
-
-def installed(folder: Path) -> Path:
-    """Make an environment with girder-worker in *folder*; return its Python."""
-    venv.create(folder, with_pip=True)
-    python = folder / "bin" / "python"
-    pip = [str(python), "-m", "pip", "install", "--quiet", "--prefer-binary"]
-    subprocess.run([*pip, *_PACKAGES], check=True)
-    return python
-
-
-def versions(python: Path) -> dict[str, str]:
-    code = (
-        f"import importlib.metadata as m, json; print(json.dumps({{n: m.version(n) for n in {_VERSIONS}}}))"
-    )
-    found: dict[str, str] = json.loads(subprocess.check_output([str(python), "-c", code], text=True))
-    return found
 
 
 def describe(folder: Path) -> None:
@@ -253,8 +236,8 @@ def main(argv: list[str] | None = None) -> int:
     given = parser.parse_args(argv)
     facts: dict[str, Any] = {"machine": machine(), "slots": given.slots, "image": IMAGE}
     with Rig() as rig, running_rabbitmq() as rabbit:
-        python = given.python.absolute() if given.python else installed(rig.folder / "venv")
-        facts["peer"] = versions(python)
+        python = given.python.absolute() if given.python else installed(rig.folder / "venv", _PACKAGES)
+        facts["peer"] = versions(python, _VERSIONS)
         print(*(f"{name} {version}" for name, version in facts["peer"].items()), sep=", ")
         describe(rig.folder / "algorithms")
         with (

@@ -13,7 +13,6 @@ import os
 import re
 import subprocess
 import sys
-import venv
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,6 +20,7 @@ from typing import Any
 import openslide
 
 from algorithms.nuclei.synthetic import scene
+from benchmarks.peer import installed, versions
 from benchmarks.report import arguments, machine, table, written
 from benchmarks.slides import invariance
 from tests.support.hospital import SLIDE
@@ -61,24 +61,6 @@ _WITH = (
     "sqlalchemy",
 )
 _VERSIONS = ("histomicstk", "large-image", "scikit-image", "numpy", "scipy", "shapely", "dask")
-
-
-def installed(folder: Path) -> Path:
-    """Make an environment with HistomicsTK in *folder*; return its Python."""
-    venv.create(folder, with_pip=True)
-    python = folder / "bin" / "python"
-    pip = [str(python), "-m", "pip", "install", "--quiet", "--prefer-binary"]
-    subprocess.run([*pip, *_WITH], check=True)
-    subprocess.run([*pip, "--no-deps", _ALONE], check=True)
-    return python
-
-
-def versions(python: Path) -> dict[str, str]:
-    code = (
-        f"import importlib.metadata as m, json; print(json.dumps({{n: m.version(n) for n in {_VERSIONS}}}))"
-    )
-    found: dict[str, str] = json.loads(subprocess.check_output([str(python), "-c", code], text=True))
-    return found
 
 
 def peer(
@@ -158,8 +140,14 @@ def main(argv: list[str] | None = None) -> int:
     with TemporaryDirectory(prefix="dynsvc-histomicstk-") as name:
         folder = Path(name)
         # The link of an environment stays a link: what it points to knows nothing of the environment.
-        python = given.python.absolute() if given.python else installed(folder / "venv")
-        facts: dict[str, Any] = {"machine": machine(), "peer": versions(python), "seed": given.seed}
+        python = (
+            given.python.absolute() if given.python else installed(folder / "venv", _WITH, alone=[_ALONE])
+        )
+        facts: dict[str, Any] = {
+            "machine": machine(),
+            "peer": versions(python, _VERSIONS),
+            "seed": given.seed,
+        }
         print(*(f"{name} {version}" for name, version in facts["peer"].items()), sep=", ")
         nuclei = round(_NUCLEI_PER_MPX * given.side**2 / 1e6)
         slides, facts["drawn"] = {}, {}
