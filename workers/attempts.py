@@ -98,7 +98,9 @@ class LeasedAttempt:
         leases: Ledger | None = None,
         lease: str = "",
     ) -> None:
-        self._here, self._message, self._step = here, message, step
+        self._message = message
+        #: The process's connections, and the present step's name, as traces know it.
+        self.here, self.step = here, step
         self.order_id, self.token = message.order_id, message.token
         #: Name of this execution.
         self.runner = runner
@@ -135,17 +137,12 @@ class LeasedAttempt:
 
     def goes_on(self, message: Message, step: str) -> None:
         """Go on with the next step, under the same lease."""
-        self._message, self._step = message, step
-
-    @property
-    def step(self) -> str:
-        """Name of the present step, as traces know it."""
-        return self._step
+        self._message, self.step = message, step
 
     @property
     def pause_s(self) -> float:
         """How often the lease wants to be renewed, seconds."""
-        return min(RENEW_S, self._here.settings.lease_s / 5)
+        return min(RENEW_S, self.here.settings.lease_s / 5)
 
     def report(self, percent: int, *lines: str) -> None:
         """Have progress and lines written to the job: at once, or soon where others were just written.
@@ -163,7 +160,7 @@ class LeasedAttempt:
     def note(self, **facts: object) -> None:
         """Keep facts of this step in the order's trace."""
         noted = Noted(
-            attempt=self.token, step=self._step, host=self._here.settings.host, at_s=time.time(), facts=facts
+            attempt=self.token, step=self.step, host=self.here.settings.host, at_s=time.time(), facts=facts
         )
         with self._telling:
             self._notes = [*self._notes, noted][-_KEPT_LINES:]
@@ -183,7 +180,7 @@ class LeasedAttempt:
             if self._percent is not None:
                 percent, lines = self._percent, tuple(self._lines)
                 try:
-                    owned = self._here.jobs.progress(
+                    owned = self.here.jobs.progress(
                         self.order_id, self.token, percent, log=lines, backwards=self._backwards
                     )
                 except DynsvcError as error:
@@ -202,7 +199,7 @@ class LeasedAttempt:
         with self._telling:
             notes, self._notes = self._notes, []
         if notes:
-            self._here.traces.add(self.order_id, notes)
+            self.here.traces.add(self.order_id, notes)
 
     def hand_back(self) -> None:
         """End the step's work, so that another worker can begin it. Safe in a signal handler."""
@@ -224,7 +221,7 @@ class LeasedAttempt:
         """
         now = time.monotonic()
         if self.claimed and now - self._owned_at > _FRESH_S:
-            if not self._here.jobs.owns(self.order_id, self.token):
+            if not self.here.jobs.owns(self.order_id, self.token):
                 self.end(_TAKEN)
             self._owned_at = now
         self.check()
@@ -305,7 +302,7 @@ class _Keeper:
 
     def _renew(self, leases: Ledger, attempts: Sequence[LeasedAttempt]) -> bool:
         """Renew the leases of *attempts* and look at their jobs. False where Redis is away."""
-        here = attempts[0]._here  # noqa: SLF001 - a process has one site
+        here = attempts[0].here  # a process has one site
         # Before Redis is asked: a job that is claimed meanwhile was nobody's a moment ago.
         claimed = [attempt for attempt in attempts if attempt.claimed]
         try:

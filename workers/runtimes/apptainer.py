@@ -29,11 +29,8 @@ from workers.runtimes.host import HostRuntime
 from workers.runtimes.labels import stated
 from workers.runtimes.ownership import give_folders
 from workers.runtimes.programs import KeptProgram
-from workers.runtimes.serving import can_be_kept
-from workers.runtimes.shim import Shim
+from workers.runtimes.serving import can_be_kept, language_of
 from workers.runtimes.slot import Place
-from workers.runtimes.talk import Language
-from workers.runtimes.warm import Warm
 
 __all__ = ["ApptainerRuntime"]
 
@@ -176,7 +173,7 @@ class ApptainerRuntime(HostRuntime):
         return can_be_kept(run)
 
     def _keep(self, run: Run, executed: str, place: Place, ended: Callable[[], bool]) -> KeptProgram:
-        language: Language = Shim() if run.mode == "shim" else Warm()
+        language = language_of(run)
         told = self._stated(run)
         return KeptProgram(
             run, self._command, executed, told, place, language=language, ended=ended, slotted=True

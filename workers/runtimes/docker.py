@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import os
 import re
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Collection
@@ -36,7 +35,7 @@ from workers.runtimes.kept import KeptContainer, KeptContainers
 from workers.runtimes.netns import NetworkHolders
 from workers.runtimes.ownership import give_folders
 from workers.runtimes.serving import can_be_kept
-from workers.runtimes.slot import Place, is_abandoned, remove_abandoned
+from workers.runtimes.slot import Place, is_abandoned, places_below, remove_abandoned
 from workers.runtimes.stream import Stream
 
 __all__ = ["DockerRuntime"]
@@ -90,8 +89,7 @@ class DockerRuntime:
     ) -> None:
         self._worker_id = worker_id
         self._engine = Engine({scratch.resolve(): host_scratch} if scratch and host_scratch else None)
-        # The janitor looks into "work" for what has been forgotten.
-        self._places = (scratch or Path(tempfile.gettempdir()) / f"dynsvc-{os.getuid()}") / "work"
+        self._places = places_below(scratch)
         self._cpus = scratch / "cpus" if scratch else None
         self._lock = threading.Lock()
         self._standing: _Standing | None = None

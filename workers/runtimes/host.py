@@ -26,7 +26,7 @@ from workers.runtimes.environment import program_name
 from workers.runtimes.guarded import Command, Guarded
 from workers.runtimes.output import Output
 from workers.runtimes.programs import KeptProgram, KeptPrograms
-from workers.runtimes.slot import Place, remove_abandoned
+from workers.runtimes.slot import Place, places_below, remove_abandoned
 
 __all__ = ["HostRuntime"]
 
@@ -62,8 +62,7 @@ class HostRuntime(ABC):
 
     def __init__(self, *, scratch: Path | None) -> None:
         self._scratch = scratch
-        # The janitor looks into "work" for what has been forgotten.
-        self._places = (scratch or Path(tempfile.gettempdir()) / f"dynsvc-{os.getuid()}") / "work"
+        self._places = places_below(scratch)
         self._lock = threading.Lock()
         self._standing: _Standing | None = None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Collection, Hashable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,17 +15,12 @@ from workers.runtimes.container import LOCK_LABEL, MEMORY_LABEL, kept_config
 from workers.runtimes.cpus import CpuSet
 from workers.runtimes.engine import Engine
 from workers.runtimes.output import Output
-from workers.runtimes.serving import MEMORY_PART, serve
-from workers.runtimes.shim import Shim
+from workers.runtimes.serving import MEMORY_PART, SILENCE_S, key_of, language_of, serve
 from workers.runtimes.slot import Place, Slot
 from workers.runtimes.stream import Stream
-from workers.runtimes.talk import Conversation, Language
-from workers.runtimes.warm import Warm
+from workers.runtimes.talk import Conversation
 
 __all__ = ["KeptContainer", "KeptContainers"]
-
-#: Output between two runs belongs to neither. A program that prints without end serves no further run.
-_SILENCE_S = 0.02
 
 
 class KeptContainer:
@@ -53,7 +48,7 @@ class KeptContainer:
         self.stated: Mapping[str, str] = {}
         self.memory_mib = run.limits.memory_mib
         self.gpu_ids: Collection[str] = run.gpu_ids
-        language: Language = Shim() if run.mode == "shim" else Warm()
+        language = language_of(run)
         with ExitStack() as undo:
             self.slot = Slot(place, run)
             undo.callback(self.slot.close)
@@ -83,17 +78,13 @@ class KeptContainer:
                 # gets a container of its own, or the final error of that one.
                 raise Unusable(f"it cannot be started: {error}") from error
             self._conversation = Conversation(self._stream, language)
-            output = Output(lambda _line: None)
-            try:
-                self._conversation.wait_ready(run, output, ended)
-            except Unusable as error:
-                raise Unusable(f"{error}; {output.last_lines[-500:]}") from error
+            self._conversation.wait_ready(run, ended)
             self.executed, self.stated = engine.told(run, engine.image_id(run))
             undo.pop_all()
 
     def alive(self) -> bool:
         """Return whether the container runs, as far as its streams tell."""
-        return self._stream.forget(_SILENCE_S)
+        return self._stream.forget(SILENCE_S)
 
     def memory_used_mib(self) -> int | None:
         """Return the memory of its processes."""
@@ -160,7 +151,7 @@ class KeptContainers:
         """
         return serve(
             self.pool,
-            self._key(run),
+            key_of(run, self._engine.image_id(run)),
             run,
             lambda: KeptContainer(
                 self._engine, run, self._place, worker_id=self._worker_id, cpus=self._cpus, ended=ended
@@ -172,12 +163,6 @@ class KeptContainers:
     def close(self) -> None:
         """End all of them."""
         self.pool.close()
-
-    def _key(self, run: Run) -> Hashable:
-        argv = run.argv_warm if run.mode == "warm" else ()
-        env = tuple(sorted(run.env.items()))
-        image = self._engine.image_id(run)
-        return (run.mode, image, argv, run.limits, env, run.trust_domain, run.gpu_ids)
 
     def _elsewhere_mib(self) -> int:
         """Return what other processes of this host keep: they share its memory and not this pool."""

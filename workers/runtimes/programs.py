@@ -13,19 +13,17 @@ from dynsvc.errors import DynsvcError, StorageUnavailable
 from dynsvc.outputs import discard
 from dynsvc.runtime import Run, RunOutcome
 from workers.capacity import Capacity
-from workers.pool import Pool, Unusable
+from workers.pool import Pool
 from workers.runtimes.bounds import Bound
 from workers.runtimes.guarded import Command, Guarded
 from workers.runtimes.output import Output
-from workers.runtimes.serving import MEMORY_PART, serve
+from workers.runtimes.serving import MEMORY_PART, SILENCE_S, key_of, serve
 from workers.runtimes.slot import Place, Slot
 from workers.runtimes.stream import Pipes
 from workers.runtimes.talk import Conversation, Language
 
 __all__ = ["KeptProgram", "KeptPrograms"]
 
-#: Output between two runs belongs to neither. A program that prints without end serves no further run.
-_SILENCE_S = 0.02
 #: The worker notices the time limit itself; the guard does where the worker is stopped.
 _SLACK_S = 5.0
 
@@ -88,17 +86,13 @@ class KeptProgram:
             assert self._guarded.stderr  # noqa: S101
             self._streams = Pipes(self._guarded.stdin, self._guarded.stdout, self._guarded.stderr)
             self._conversation = Conversation(self._streams, language)
-            output = Output(lambda _line: None)
-            try:
-                self._conversation.wait_ready(run, output, ended)
-            except Unusable as error:
-                raise Unusable(f"{error}; {output.last_lines[-500:]}") from error
+            self._conversation.wait_ready(run, ended)
             self._guarded.limit(math.inf)
             undo.pop_all()
 
     def alive(self) -> bool:
         """Return whether the program runs, as far as its streams tell, and its guard."""
-        return self._guarded.alive() and self._streams.forget(_SILENCE_S)
+        return self._guarded.alive() and self._streams.forget(SILENCE_S)
 
     def memory_used_mib(self) -> int | None:
         """Return the memory of its processes."""
@@ -178,10 +172,7 @@ class KeptPrograms:
         DynsvcError
             How it ended, as :meth:`dynsvc.runtime.Runtime.run` says.
         """
-        argv = run.argv_warm if run.mode == "warm" else ()
-        env = tuple(sorted(run.env.items()))
-        key = (run.mode, executed, argv, run.limits, env, run.trust_domain, run.gpu_ids)
-        outcome = serve(self.pool, key, run, start, on_line=on_line, ended=ended)
+        outcome = serve(self.pool, key_of(run, executed), run, start, on_line=on_line, ended=ended)
         if outcome is None:
             # What a broken program has left there is nobody's.
             discard(run.output_dir)

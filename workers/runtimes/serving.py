@@ -11,14 +11,18 @@ from dynsvc.errors import DynsvcError
 from dynsvc.runtime import Run, RunOutcome
 from workers.pool import Kept, Pool, Unusable
 from workers.runtimes.output import Output
-from workers.runtimes.shim import can_shim
+from workers.runtimes.shim import Shim, can_shim
+from workers.runtimes.talk import Language
+from workers.runtimes.warm import Warm
 
-__all__ = ["MEMORY_PART", "Serving", "can_be_kept", "serve"]
+__all__ = ["MEMORY_PART", "SILENCE_S", "Serving", "can_be_kept", "key_of", "language_of", "serve"]
 
 log = structlog.get_logger(__name__)
 
 #: The part of the memory that may be promised to what mostly waits.
 MEMORY_PART = 0.5
+#: Output between two runs belongs to neither. A program that prints without end serves no further run.
+SILENCE_S = 0.02
 
 
 def can_be_kept(run: Run) -> bool:
@@ -26,6 +30,18 @@ def can_be_kept(run: Run) -> bool:
     if not run.trust_domain:
         return False
     return bool(run.argv_warm) if run.mode == "warm" else run.mode == "shim" and can_shim(run)
+
+
+def key_of(run: Run, executed: str) -> Hashable:
+    """Return what something kept must have in common with *run* to do it; *executed* is what really runs."""
+    argv = run.argv_warm if run.mode == "warm" else ()
+    env = tuple(sorted(run.env.items()))
+    return (run.mode, executed, argv, run.limits, env, run.trust_domain, run.gpu_ids)
+
+
+def language_of(run: Run) -> Language:
+    """Return how a container that is kept for *run* is spoken to."""
+    return Shim() if run.mode == "shim" else Warm()
 
 
 class Serving(Kept, Protocol):

@@ -17,9 +17,14 @@ from dynsvc.outputs import discard
 from dynsvc.runtime import Run
 from workers.runtimes.ownership import give_folders
 
-__all__ = ["Place", "Slot", "is_abandoned", "remove_abandoned"]
+__all__ = ["Place", "Slot", "is_abandoned", "places_below", "remove_abandoned"]
 
 _PREFIX = "kept-"
+
+
+def places_below(scratch: Path | None) -> Path:
+    """Return where workers have their places: in "work", where the janitor looks for what was forgotten."""
+    return (scratch or Path(tempfile.gettempdir()) / f"dynsvc-{os.getuid()}") / "work"
 
 
 class Place:

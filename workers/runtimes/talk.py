@@ -62,15 +62,25 @@ class Conversation:
         self._stream, self._language = stream, language
         self._lines = Lines()
 
-    def wait_ready(self, run: Run, output: Output, ended: Callable[[], bool]) -> None:
-        """Wait until the container serves, for at most the run's time limit."""
-        self._listen(
-            run,
-            output,
-            ended,
-            lambda line: Answer() if self._language.is_ready(line) else None,
-            time.monotonic(),
-        )
+    def wait_ready(self, run: Run, ended: Callable[[], bool]) -> None:
+        """Wait until the program serves, for at most the run's time limit.
+
+        Raises
+        ------
+        Unusable
+            It ended, or said that it will never serve; its last lines are told.
+        """
+        output = Output(lambda _line: None)
+        try:
+            self._listen(
+                run,
+                output,
+                ended,
+                lambda line: Answer() if self._language.is_ready(line) else None,
+                time.monotonic(),
+            )
+        except Unusable as error:
+            raise Unusable(f"{error}; {output.last_lines[-500:]}") from error
 
     def ask(
         self, run: Run, number: str, output: Output, ended: Callable[[], bool]
