@@ -47,8 +47,9 @@ def running_podman() -> Iterator[Podman]:
     own += ["--runtime", "runc", "--cgroup-manager", "cgroupfs"]
     podman = Podman(f"unix://{folder / 'podman.sock'}")
     with (folder / "log").open("wb") as log:
+        # Its conmon leaves a file "oom" where it is started.
         service = subprocess.Popen(
-            [*own, "system", "service", "--time", "0", podman.url], stdout=log, stderr=log
+            [*own, "system", "service", "--time", "0", podman.url], stdout=log, stderr=log, cwd=folder
         )
     try:
         deadline = time.monotonic() + START_S
