@@ -21,12 +21,9 @@ _URGENT, _PATIENT = (0, 9) if _on_redis else (9, 0)
 
 def _route(name: str, args: Any, *_others: Any, **_more: Any) -> dict[str, Any]:
     """Send each step to its queue; the algorithm's device is known from the message that reaches it."""
-    if name == messages.RUN_TILES:
-        return {"queue": args[0]["device"]}
-    if name != messages.RUN_ALGORITHM:
-        return {"queue": messages.IO}
-    plan = args[0].get("plan") if args and isinstance(args[0], dict) else None
-    return {"queue": plan["device"] if plan else messages.CPU}
+    document = args[0] if args and isinstance(args[0], dict) else {}
+    # A batch of tiles tells it itself, a message in its plan.
+    return {"queue": messages.queue_of(name, {**document, **document.get("plan", {})}.get("device"))}
 
 
 def _queue(name: str) -> Queue:

@@ -150,8 +150,9 @@ class WorkerLost(Transient):
         self.order_id, self.step, self.lease_s = order_id, step, lease_s
 
     def __str__(self) -> str:
-        silence = f"gave no sign of life for {self.lease_s:g} s"
-        return f"order {self.order_id}: the worker running {self.step} {silence}"
+        # A worker tells with its lease which step it is at: the step may have begun since.
+        heard = f"when last heard of, it ran {self.step}"
+        return f"order {self.order_id}: its worker gave no sign of life for {self.lease_s:g} s; {heard}"
 
 
 class SettingsInvalid(DynsvcError):

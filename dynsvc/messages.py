@@ -204,6 +204,13 @@ class Batch(_Part):
         return self.model_dump(mode="json", by_alias=True)
 
 
+def queue_of(step: str, device: str | None) -> str:
+    """Return the queue of *step*, for an algorithm of this *device*; None where that is not known yet."""
+    if step in (RUN_ALGORITHM, RUN_TILES):
+        return device or CPU
+    return IO
+
+
 def following(step: str) -> tuple[str, ...]:
     """Return the steps that come after *step*, in their order."""
     if step == MERGE_TILES:

@@ -15,6 +15,8 @@ import structlog
 
 from dynsvc.errors import PeerUnavailable
 from dynsvc.kue import answering
+from dynsvc.kue.scripts import Call
+from dynsvc.leases.ledger import scripts
 
 __all__ = ["Noted", "Traces"]
 
@@ -52,29 +54,31 @@ class Traces:
     """
 
     def __init__(self, client: Any, head: str, peer: str, *, keep_s: float) -> None:
-        self._client, self._head, self._peer, self._keep_s = client, f"dynsvc:{head}trace:", peer, keep_s
+        self._client, self._peer, self._keep_s = client, peer, keep_s
+        self._scripts = scripts(client, head, peer)
 
     def add(self, order_id: str, entries: Sequence[Noted]) -> None:
         """Write entries, or none where Redis is away."""
-        documents = [
-            {
-                "attempt": entry.attempt,
-                "step": entry.step,
-                "host": entry.host,
-                "at_s": round(entry.at_s, 3),
-                "facts": dict(entry.facts),
-            }
-            for entry in entries
-        ]
-        key = f"{self._head}{order_id}"
         try:
-            with answering(self._peer), self._client.pipeline(transaction=False) as pipeline:
-                pipeline.rpush(key, *map(json.dumps, documents))
-                pipeline.ltrim(key, -_ENTRIES, -1)
-                pipeline.pexpire(key, round(self._keep_s * 1000))
-                pipeline.execute()
+            self.adding(order_id, entries).run()
         except PeerUnavailable as error:
             log.warning("trace not written", error=str(error))
+
+    def adding(self, order_id: str, entries: Sequence[Noted]) -> Call:
+        """Return the call that writes entries."""
+        texts = [
+            json.dumps(
+                {
+                    "attempt": entry.attempt,
+                    "step": entry.step,
+                    "host": entry.host,
+                    "at_s": round(entry.at_s, 3),
+                    "facts": dict(entry.facts),
+                }
+            )
+            for entry in entries
+        ]
+        return Call(self._scripts, "trace", (order_id, _ENTRIES, round(self._keep_s * 1000), *texts))
 
     def read(self, order_id: str) -> list[Noted]:
         """Return the entries of an order, the oldest first.
@@ -85,5 +89,5 @@ class Traces:
             Redis does not answer (transient).
         """
         with answering(self._peer):
-            texts = self._client.lrange(f"{self._head}{order_id}", 0, -1)
+            texts = self._client.lrange(f"{self._scripts.head}trace:{order_id}", 0, -1)
         return [Noted(**json.loads(text)) for text in texts]

@@ -15,12 +15,13 @@ from typing import Self, TypeVar
 import structlog
 
 from dynsvc.errors import AttemptEnded, DynsvcError, PeerUnavailable
+from dynsvc.kue.scripts import Call
 from dynsvc.leases import Ledger
 from dynsvc.messages import Message
 from dynsvc.site import Site
 from dynsvc.traces import Noted
 
-__all__ = ["LeasedAttempt", "hand_back_all", "insist"]
+__all__ = ["LeasedAttempt", "hand_back_all", "insist", "short"]
 
 log = structlog.get_logger(__name__)
 
@@ -36,6 +37,7 @@ _FRESH_S = 0.1
 _INSIST_S = 600.0
 _KEPT_LINES = 200
 _TAKEN = "the job was removed, put back or given to another worker"
+_OVERTAKEN = "its lease ran out and the order was taken from it"
 
 
 def insist(write: Callable[[], T]) -> T:
@@ -58,6 +60,11 @@ def insist(write: Callable[[], T]) -> T:
             log.warning("waits for Redis", error=str(error), pause_s=pause_s)
             time.sleep(pause_s)
             pause_s = min(pause_s * 2, 5.0)
+
+
+def short(step: str) -> str:
+    """Return a step's name as traces, metrics and timings have it."""
+    return step.removeprefix("dynsvc.")
 
 
 def hand_back_all() -> int:
@@ -122,7 +129,10 @@ class LeasedAttempt:
         self._backwards = False
         self._lines: list[str] = []
         self._notes: list[Noted] = []
-        self._told = 0.0
+        # An order that is done at once writes it when it ends.
+        self._told = time.monotonic()
+        #: The step that runs, where the ledger has not heard of it.
+        self._unrecorded = ""
 
     def __enter__(self) -> Self:
         _keeper.add(self)
@@ -135,9 +145,47 @@ class LeasedAttempt:
         self.tell()
         self.write_notes()
 
+    def has_claimed(self) -> None:
+        """Begin to look whether the job, just claimed, stays the attempt's."""
+        self._owned_at = time.monotonic()
+        self.claimed = True
+
     def goes_on(self, message: Message, step: str) -> None:
-        """Go on with the next step, under the same lease."""
-        self._message, self.step = message, step
+        """Go on with the next step, under the same lease. The ledger hears of it with the next renewal."""
+        with self._telling:
+            self._message, self.step, self._unrecorded = message, short(step), step
+
+    def record(self) -> bool:
+        """Have the ledger know the step that runs, and its message.
+
+        To be called before the step is handed back: those before it are then not done again.
+
+        Returns
+        -------
+        bool
+            False where Redis is away.
+        """
+        with self._telling:
+            if not self._unrecorded:
+                return True
+            call = self.leases.handing_over(
+                self.order_id,
+                self.token,
+                self.runner,
+                step=self._unrecorded,
+                message=self._message.to_document(),
+                lease_s=self.here.settings.lease_s,
+                goes_on=True,
+            )
+            try:
+                kept = call.run()
+            except DynsvcError as error:
+                log.warning("step not recorded", order_id=self.order_id, error=str(error))
+                return False
+            self._unrecorded = ""
+        if not kept:
+            self.end(_OVERTAKEN)
+        return True
 
     @property
     def pause_s(self) -> float:
@@ -177,16 +225,12 @@ class LeasedAttempt:
         """
         with self._telling:
             self._told = time.monotonic()
-            if self._percent is not None:
-                percent, lines = self._percent, tuple(self._lines)
+            report = self._report()
+            if report is not None:
                 try:
-                    owned = self.here.jobs.progress(
-                        self.order_id, self.token, percent, log=lines, backwards=self._backwards
-                    )
+                    owned = report.run()
                 except DynsvcError as error:
-                    log.warning(
-                        "progress not written", order_id=self.order_id, error=str(error), percent=percent
-                    )
+                    log.warning("progress not written", order_id=self.order_id, error=str(error))
                     return False
                 self._percent, self._lines, self._backwards = None, [], False
                 self._owned_at = time.monotonic()
@@ -200,6 +244,28 @@ class LeasedAttempt:
             notes, self._notes = self._notes, []
         if notes:
             self.here.traces.add(self.order_id, notes)
+
+    def last_words(self) -> list[Call]:
+        """Return the calls that write all that is not written yet.
+
+        They belong in front of the calls that end the attempt or hand it on, in one round trip.
+        """
+        with self._telling:
+            report, self._percent, self._unrecorded = self._report(), None, ""
+            notes, self._notes = self._notes, []
+        return [
+            *([report] if report else []),
+            *([self.here.traces.adding(self.order_id, notes)] if notes else []),
+        ]
+
+    def _report(self) -> Call | None:
+        """Return the call that writes what was reported; None where nothing was."""
+        if self._percent is None:
+            return None
+        lines, backwards = tuple(self._lines), self._backwards
+        return self.here.jobs.progressing(
+            self.order_id, self.token, self._percent, log=lines, backwards=backwards
+        )
 
     def hand_back(self) -> None:
         """End the step's work, so that another worker can begin it. Safe in a signal handler."""
@@ -293,7 +359,7 @@ class _Keeper:
                 # While Redis is away, each try takes its time; the leases need the thread more.
                 if all(renewed):
                     for attempt in running:
-                        if not attempt.tell():
+                        if not (attempt.record() and attempt.tell()):
                             break
                         attempt.write_notes()
             except Exception:
@@ -317,7 +383,7 @@ class _Keeper:
             return False
         for attempt, kept in zip(attempts, leased, strict=True):
             if not kept:
-                attempt.end("its lease ran out and the order was taken from it")
+                attempt.end(_OVERTAKEN)
         for attempt, kept in zip(claimed, owned, strict=True):
             if not kept:
                 attempt.end(_TAKEN)

@@ -1,9 +1,9 @@
 """The short way: the next step of an order runs at once where its message would come anyway.
 
-A step that has ended is handed over in the ledger as always. Where this worker takes the queue of the next
-step, it begins that step itself instead of sending it a message: as if the message had come back here at
-once. What the ledger promises does not depend on it. A worker that is lost in between leaves a step that
-waits, and its message is sent as a lost one is.
+Where this worker takes the queue of the next step, it begins that step itself instead of sending it a
+message, under the lease that it has. The ledger hears of it with the lease's next renewal, or never where
+the order is done sooner: what it promises does not depend on it. A worker that is lost ends the attempt
+whichever step it was at, and a step that is handed back is told before.
 
 What changes: an order keeps its slot until its last step here, so that it is finished before another one
 begins in that slot; and the first task of a chain seems to last until then. For monitors each step has a task
@@ -21,6 +21,7 @@ from celery import Task
 from celery.worker import state
 
 from dynsvc import messages
+from dynsvc.messages import Message
 
 __all__ = ["following", "monitored", "watched_by"]
 
@@ -38,13 +39,13 @@ def _stopping() -> bool:
     return any(told is not None and told is not False for told in (state.should_stop, state.should_terminate))
 
 
-def following(task: Task, document: dict[str, Any]) -> tuple[str, str] | None:
+def following(task: Task, message: Message) -> tuple[str, str] | None:
     """Take the next step out of the chain of *task*, if it may run here; else its message will be sent.
 
     Parameters
     ----------
-    document
-        The message of the next step.
+    message
+        Of the next step.
 
     Returns
     -------
@@ -54,23 +55,25 @@ def following(task: Task, document: dict[str, Any]) -> tuple[str, str] | None:
     chain = task.request.chain
     if not chain or _stopping():
         return None
-    name, options = chain[-1]["task"], chain[-1]["options"]
-    queue = task.app.amqp.router.route({}, name, args=(document,))["queue"]
-    if queue.name not in task.app.amqp.queues.consume_from:
+    name = chain[-1]["task"]
+    queue = messages.queue_of(name, message.plan.device if message.plan else None)
+    if queue not in task.app.amqp.queues.consume_from:
         return None
-    chain.pop()
-    return name, options["task_id"]
+    return name, chain.pop()["options"]["task_id"]
 
 
 @contextmanager
-def monitored(task: Task, name: str, task_id: str, document: dict[str, Any]) -> Iterator[None]:
+def monitored(task: Task, name: str, task_id: str, message: Message) -> Iterator[None]:
     """Tell monitors of a step that runs without a message of its own."""
+    if not _listening():
+        yield
+        return
     began = time.monotonic()
     _tell(
         "task-received",
         uuid=task_id,
         name=name,
-        args=messages.shown((document,)),
+        args=messages.shown((message.to_document(),)),
         kwargs="{}",
         root_id=task.request.root_id,
         parent_id=task.request.id,
@@ -87,7 +90,10 @@ def monitored(task: Task, name: str, task_id: str, document: dict[str, Any]) -> 
     _tell("task-succeeded", uuid=task_id, result="", runtime=time.monotonic() - began)
 
 
+def _listening() -> bool:
+    return bool(getattr(getattr(_consumer, "event_dispatcher", None), "enabled", False))
+
+
 def _tell(kind: str, **fields: Any) -> None:
-    dispatcher = getattr(_consumer, "event_dispatcher", None)
-    if dispatcher is not None and dispatcher.enabled:
-        dispatcher.send(kind, **fields)
+    if _listening():
+        _consumer.event_dispatcher.send(kind, **fields)

@@ -23,6 +23,7 @@ from pydantic import ValidationError
 from dynsvc import messages, metrics, pipeline
 from dynsvc.celery import app
 from dynsvc.errors import AlgorithmFailed, AttemptEnded, DeliveryUnknown, DynsvcError, OrderOverdue
+from dynsvc.kue.scripts import Call, together
 from dynsvc.leases import AWAIT_LOADER, AWAIT_TILES, Start
 from dynsvc.messages import Message
 from dynsvc.sinks import Receipt
@@ -30,7 +31,7 @@ from dynsvc.site import Site, summary
 from dynsvc.tracing import span
 from dynsvc.wholeslide import merging
 from workers import onward
-from workers.attempts import LeasedAttempt, insist
+from workers.attempts import LeasedAttempt, insist, short
 from workers.batches import send_batches
 
 __all__ = [
@@ -64,8 +65,11 @@ def left(reason: str) -> Ignore:
     return Ignore(reason)
 
 
-def _step(task: Task, document: Document) -> Document:
-    """Run the step of a message, and those after it that this worker takes as well."""
+def _step(task: Task, document: Document) -> Document | None:
+    """Run the step of a message, and those after it that this worker takes as well.
+
+    Returns the message of the step after them.
+    """
     try:
         message = Message.from_document(document)
     except ValidationError as error:
@@ -89,29 +93,22 @@ def _step(task: Task, document: Document) -> Document:
             return _in_a_row(task, here, message, attempt)
 
 
-def short(step: str) -> str:
-    """Return a step's name as traces, metrics and timings have it."""
-    return step.removeprefix("dynsvc.")
-
-
-def _in_a_row(task: Task, here: Site, message: Message, attempt: LeasedAttempt) -> Document:
+def _in_a_row(task: Task, here: Site, message: Message, attempt: LeasedAttempt) -> Document | None:
     ended = _one_step(task, here, str(task.name), message, attempt)
-    document = ended.document
     while ended.following is not None:
         step, task_id = ended.following
-        attempt.goes_on(ended.message, short(step))
+        attempt.goes_on(ended.message, step)
         try:
             with (
                 structlog.contextvars.bound_contextvars(step=step),
-                onward.monitored(task, step, task_id, document),
+                onward.monitored(task, step, task_id, ended.message),
             ):
                 ended = _one_step(task, here, step, ended.message, attempt)
         except (DynsvcError, Ignore):
             # The step has said how it ended. The step of this task's own message ended well.
             task.request.chain = None
-            break
-        document = ended.document
-    return document
+            return None
+    return ended.document
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,18 +116,19 @@ class _Ended:
     """A step that ended well."""
 
     message: Message
-    document: Document
     #: Name and task of the next step, where it runs here.
     following: tuple[str, str] | None = None
+    #: The message of the next step, where it is sent.
+    document: Document | None = None
 
 
 def _one_step(task: Task, here: Site, step: str, message: Message, attempt: LeasedAttempt) -> _Ended:
     """Run one step under the lease of *attempt*."""
     with (
         span(attempt.step, message.token, _known(message), no_error=(Ignore,)),
-        _traced(attempt),
+        _traced(attempt) as done,
     ):
-        log.info("step begun")
+        log.debug("step begun")
         try:
             insist(attempt.check_owner)
             grown = pipeline.persisting(
@@ -152,12 +150,15 @@ def _one_step(task: Task, here: Site, step: str, message: Message, attempt: Leas
             fail(here, message, text, text, traceback.format_exc())
             raise
         if isinstance(grown, Receipt):
-            attempt.tell()
-            return _delivered(here, message, attempt, grown)
+            return _delivered(here, message, attempt, grown, done)
         if step == messages.RUN_ALGORITHM and grown.tiles is not None:
-            attempt.tell()
+            _at_last(attempt)
             _spread(here, grown, attempt)
-        return _hand_over(task, here, step, grown, attempt)
+        following = onward.following(task, grown)
+        if following is None:
+            return _hand_over(here, step, grown, attempt, done)
+        _log_done(grown, attempt)
+        return _Ended(grown, following)
 
 
 def _known(message: Message) -> dict[str, str | None]:
@@ -165,26 +166,31 @@ def _known(message: Message) -> dict[str, str | None]:
 
 
 @contextmanager
-def _traced(attempt: LeasedAttempt) -> Iterator[None]:
-    """Note a step's begin and how it ended."""
-    began, outcome = time.monotonic(), "done"
+def _traced(attempt: LeasedAttempt) -> Iterator[Callable[[], None]]:
+    """Note a step's begin and how it ended. What it gives notes a good end before the block has ended."""
+    began = time.monotonic()
+    open_ends = [attempt.step]
+
+    def ended(outcome: str = "done") -> None:
+        if open_ends:
+            took_s = time.monotonic() - began
+            metrics.step_ended(open_ends.pop(), outcome, took_s)
+            attempt.note(event="ended", took_s=round(took_s, 3), outcome=outcome)
+
     attempt.note(event="began")
     try:
         with metrics.step(attempt.step):
-            yield
+            yield ended
     except DynsvcError as error:
-        outcome = error.headline
+        ended(error.headline)
         raise
-    except Ignore as ended:
-        outcome = f"left: {ended}"
+    except Ignore as left_alone:
+        ended(f"left: {left_alone}")
         raise
     except BaseException as error:
-        outcome = f"InternalError: {type(error).__name__}: {error}"
+        ended(f"InternalError: {type(error).__name__}: {error}")
         raise
-    finally:
-        took_s = time.monotonic() - began
-        metrics.step_ended(attempt.step, outcome, took_s)
-        attempt.note(event="ended", took_s=round(took_s, 3), outcome=outcome)
+    ended()
 
 
 def _given_up(here: Site, message: Message, attempt: LeasedAttempt, step: str, ended: AttemptEnded) -> None:
@@ -195,33 +201,41 @@ def _given_up(here: Site, message: Message, attempt: LeasedAttempt, step: str, e
         fail(here, message, error.headline, str(error), "")
     elif attempt.handed_back:
         log.info("step handed back")
+        attempt.record()
         insist(lambda: here.ledger.hand_back(message.order_id, message.token, attempt.runner))
     else:
         log.info("step ended without effect", reason=ended.reason)
         insist(lambda: here.ledger.release(message.order_id, message.token))
 
 
-def _hand_over(task: Task, here: Site, step: str, grown: Message, attempt: LeasedAttempt) -> _Ended:
+def _hand_over(
+    here: Site, step: str, grown: Message, attempt: LeasedAttempt, done: Callable[[], None]
+) -> _Ended:
+    """Have the next step wait for its message, which is sent when this task has ended."""
     document = grown.to_document()
-    following = onward.following(task, document)
-    if following is None:
-        attempt.tell()
-    settings = here.settings
-    kept = insist(
-        lambda: here.ledger.hand_over(
-            grown.order_id,
-            grown.token,
-            attempt.runner,
-            step=messages.following(step)[0],
-            message=document,
-            lease_s=settings.lease_s if following else settings.resend_s,
-            goes_on=following is not None,
-        )
+    call = here.ledger.handing_over(
+        grown.order_id,
+        grown.token,
+        attempt.runner,
+        step=messages.following(step)[0],
+        message=document,
+        lease_s=here.settings.resend_s,
     )
-    if not kept:
+    done()
+    if not _at_last(attempt, call)[-1]:
         raise left(f"order {grown.order_id}: another execution has taken over")
+    _log_done(grown, attempt)
+    return _Ended(grown, document=document)
+
+
+def _at_last(attempt: LeasedAttempt, *calls: Call) -> list[Any]:
+    """Write what the attempt has not told yet, and then what ends it here. Returns the replies of *calls*."""
+    words = attempt.last_words()
+    return insist(lambda: together([*words, *calls]))[len(words) :]
+
+
+def _log_done(grown: Message, attempt: LeasedAttempt) -> None:
     log.info("step done", seconds=grown.timings_s.get(attempt.step))
-    return _Ended(grown, document, following)
 
 
 def _spread(here: Site, grown: Message, attempt: LeasedAttempt) -> NoReturn:
@@ -245,30 +259,35 @@ def _spread(here: Site, grown: Message, attempt: LeasedAttempt) -> NoReturn:
     raise left(f"order {grown.order_id}: its tiles are being done")
 
 
-def _delivered(here: Site, message: Message, attempt: LeasedAttempt, receipt: Receipt) -> _Ended:
+def _delivered(
+    here: Site, message: Message, attempt: LeasedAttempt, receipt: Receipt, done: Callable[[], None]
+) -> _Ended:
     """End the order, or let it wait for the loader's own job."""
-    document = message.to_document()
-    if receipt.loader_job_id and here.loader_jobs.configured:
-        insist(
-            lambda: here.ledger.hand_over(
-                message.order_id,
-                message.token,
-                attempt.runner,
-                step=AWAIT_LOADER,
-                message=document,
-                lease_s=here.settings.loader_timeout_s,
-                loader_job_id=receipt.loader_job_id or "",
-            )
+    order_id, token, loader_job_id = message.order_id, message.token, receipt.loader_job_id or ""
+    calls: list[Call] = []
+    if here.settings.sink_kind == "loader":
+        keep_s = here.settings.keep_s
+        calls.append(here.ledger.taking_loader_job(order_id, token, loader_job_id, keep_s=keep_s))
+    done()
+    if loader_job_id and here.loader_jobs.configured:
+        waiting = here.ledger.handing_over(
+            order_id,
+            token,
+            attempt.runner,
+            step=AWAIT_LOADER,
+            message=message.to_document(),
+            lease_s=here.settings.loader_timeout_s,
+            loader_job_id=loader_job_id,
         )
-        log.info("delivered, waits for the loader", loader_job_id=receipt.loader_job_id)
-        return _Ended(message, document)
-    result = summary(message, receipt.place)
-    if insist(lambda: here.jobs.complete(message.order_id, message.token, result)):
+        _at_last(attempt, *calls, waiting)
+        log.info("delivered, waits for the loader", loader_job_id=loader_job_id)
+        return _Ended(message)
+    completing = here.jobs.completing(order_id, token, summary(message, receipt.place))
+    if _at_last(attempt, *calls, completing, here.ledger.releasing(order_id, token))[-2]:
         metrics.attempt_ended(message.algorithm, "complete")
-    insist(lambda: here.ledger.release(message.order_id, message.token))
-    here.discard_artifacts(message.order_id)
+    here.discard_artifacts(order_id)
     log.info("order complete", place=receipt.place)
-    return _Ended(message, document)
+    return _Ended(message)
 
 
 def error_details(error: DynsvcError) -> str:
@@ -286,7 +305,7 @@ def fail(here: Site, message: Message, headline: str, sentence: str, details: st
 
 
 @app.task(bind=True, name=messages.FETCH_ORDER, throws=(DynsvcError,))
-def fetch_order(self: Task, document: Document) -> Document:
+def fetch_order(self: Task, document: Document) -> Document | None:
     """Claim the job, parse the order, find its slide."""
     return _step(self, document)
 
@@ -295,7 +314,7 @@ def _fetch_order(here: Site, message: Message, attempt: LeasedAttempt) -> Messag
     job = here.jobs.claim(message.order_id, here.settings.job_types, message.token)
     if job is None:
         raise AttemptEnded(message.order_id, "the job no longer waits, or somebody else has it")
-    attempt.claimed = True
+    attempt.has_claimed()
     expires_at_s = (job.started_at_ms or 0) / 1000 + here.settings.order_limit_s
     claimed = message.model_copy(update={"expires_at_s": expires_at_s})
     grown = pipeline.fetch_order(claimed, here.document_of(job), here.ports, attempt)
@@ -306,7 +325,7 @@ def _fetch_order(here: Site, message: Message, attempt: LeasedAttempt) -> Messag
 
 
 @app.task(bind=True, name=messages.FETCH_ROI, throws=(DynsvcError,))
-def fetch_roi(self: Task, document: Document) -> Document:
+def fetch_roi(self: Task, document: Document) -> Document | None:
     """Fetch the region's pixels."""
     return _step(self, document)
 
@@ -316,7 +335,7 @@ def _fetch_roi(here: Site, message: Message, attempt: LeasedAttempt) -> Message:
 
 
 @app.task(bind=True, name=messages.RUN_ALGORITHM, throws=(DynsvcError,))
-def run_algorithm(self: Task, document: Document) -> Document:
+def run_algorithm(self: Task, document: Document) -> Document | None:
     """Execute the algorithm."""
     return _step(self, document)
 
@@ -326,7 +345,7 @@ def _run_algorithm(here: Site, message: Message, attempt: LeasedAttempt) -> Mess
 
 
 @app.task(bind=True, name=messages.MERGE_TILES, throws=(DynsvcError,))
-def merge_tiles(self: Task, document: Document) -> Document:
+def merge_tiles(self: Task, document: Document) -> Document | None:
     """Merge the tiles of a slide."""
     return _step(self, document)
 
@@ -338,7 +357,7 @@ def _merge_tiles(here: Site, message: Message, attempt: LeasedAttempt) -> Messag
 
 
 @app.task(bind=True, name=messages.UPLOAD_ZIP, throws=(DynsvcError,))
-def upload_zip(self: Task, document: Document) -> Document:
+def upload_zip(self: Task, document: Document) -> Document | None:
     """Deliver the result."""
     return _step(self, document)
 
@@ -362,16 +381,13 @@ def _upload_zip(here: Site, message: Message, attempt: LeasedAttempt) -> Receipt
         here.ledger.forget_upload(order_id, token)
         here.ledger.begin_upload(order_id, token, attempt.runner, keep_s=keep_s)
     try:
-        receipt = pipeline.upload_zip(message, here.ports, attempt)
+        return pipeline.upload_zip(message, here.ports, attempt)
     except DeliveryUnknown:
         raise
     except DynsvcError:
         # It certainly did not arrive, so the next try may send it.
         insist(lambda: here.ledger.forget_upload(order_id, token))
         raise
-    loader_job_id = receipt.loader_job_id or ""
-    insist(lambda: here.ledger.take_loader_job(order_id, token, loader_job_id, keep_s=keep_s))
-    return receipt
 
 
 #: What each step does.

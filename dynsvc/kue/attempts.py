@@ -12,7 +12,7 @@ from dynsvc.kue.encoding import is_truthy, log_line, stringify, valid_text
 from dynsvc.kue.ids import checked_id
 from dynsvc.kue.jobs import Job, job_from_hash
 from dynsvc.kue.outcomes import Failed
-from dynsvc.kue.scripts import Scripts
+from dynsvc.kue.scripts import Call, Scripts
 
 __all__ = ["LOG_LINES", "Attempts"]
 
@@ -77,6 +77,22 @@ class Attempts:
     ) -> bool:
         """Report progress, and renew the job's ttl. Return False where the attempt lost its job.
 
+        Parameters as for :meth:`progressing`.
+        """
+        return bool(self.progressing(job_id, token, percent, data, log, backwards=backwards).run())
+
+    def progressing(
+        self,
+        job_id: str,
+        token: str,
+        percent: float,
+        data: Any = None,
+        log: Sequence[str] = (),
+        *,
+        backwards: bool = False,
+    ) -> Call:
+        """Return the call of :meth:`progress`; its reply is 1, or 0 where the attempt lost its job.
+
         Parameters
         ----------
         job_id, token
@@ -96,7 +112,7 @@ class Attempts:
         stored = "1" if is_truthy(data) else ""
         options = ("1" if backwards else "", stringify(data), stored, LOG_LINES, _LOG_FULL)
         lines = [log_line(line) for line in log]
-        return bool(self._scripts.run("progress", checked_id(job_id), token, whole, *options, *lines))
+        return Call(self._scripts, "progress", (checked_id(job_id), token, whole, *options, *lines))
 
     def log(self, job_id: str, token: str, lines: Sequence[str]) -> bool:
         """Append lines to the job's log. Return False where the attempt lost its job.
@@ -110,16 +126,23 @@ class Attempts:
     def complete(self, job_id: str, token: str, result: Any = None) -> bool:
         """End the job well. Return False where the attempt lost its job.
 
+        Parameters as for :meth:`completing`.
+        """
+        return bool(self.completing(job_id, token, result).run())
+
+    def completing(self, job_id: str, token: str, result: Any = None) -> Call:
+        """Return the call of :meth:`complete`; its reply is 1, or 0 where the attempt lost its job.
+
         Parameters
         ----------
         job_id, token
-            The attempt. The same call again returns True again, unless the job is one that disappears when it
+            The attempt. The same call again returns 1 again, unless the job is one that disappears when it
             is complete.
         result
             JSON value; what JavaScript takes for false is announced but not stored.
         """
         stored = "1" if is_truthy(result) else ""
-        return bool(self._scripts.run("complete", checked_id(job_id), token, stringify(result), stored))
+        return Call(self._scripts, "complete", (checked_id(job_id), token, stringify(result), stored))
 
     def fail(
         self, job_id: str, token: str, error_text: str, *, message: str, log_line_text: str | None = None

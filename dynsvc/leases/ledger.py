@@ -27,7 +27,7 @@ import redis
 
 from dynsvc.errors import AttemptEnded
 from dynsvc.kue import answering
-from dynsvc.kue.scripts import Scripts
+from dynsvc.kue.scripts import Call, Scripts, together
 
 __all__ = ["AWAIT_LOADER", "CANCELLED", "Begun", "Entry", "Ledger", "Start", "Upload"]
 
@@ -88,6 +88,12 @@ class Upload:
     loader_job_id: str
 
 
+def scripts(client: redis.Redis, head: str, peer: str) -> Scripts:
+    """Return the scripts of the ledger beside the Kue with this key *head*."""
+    # With Kue's {q}: the ledger shares Kue's slot; otherwise it just is a prefix.
+    return Scripts(client, f"dynsvc:{head}", peer, folder=Path(__file__).parent)
+
+
 class Ledger:
     """Face of the scripts.
 
@@ -103,17 +109,19 @@ class Ledger:
 
     def __init__(self, client: redis.Redis, head: str, peer: str) -> None:
         self._client, self._peer = client, peer
-        # With Kue's {q}: the ledger shares Kue's slot; otherwise it just is a prefix.
-        self._head = f"dynsvc:{head}"
-        self._scripts = Scripts(client, self._head, peer, folder=Path(__file__).parent)
+        self._scripts = scripts(client, head, peer)
+        self._head = self._scripts.head
 
     @property
     def wake_channel(self) -> str:
         """Channel on which a bridge hears that a place in the window became free."""
         return f"{self._head}wake"
 
+    def _call(self, script: str, *args: object) -> Call:
+        return Call(self._scripts, script, tuple(str(arg) for arg in args))
+
     def _run(self, script: str, *args: object) -> Any:
-        return self._scripts.run(script, *(str(arg) for arg in args))
+        return self._call(script, *args).run()
 
     def in_flight(self) -> int:
         """Return the number of orders in flight."""
@@ -200,11 +208,9 @@ class Ledger:
     def renew_each(self, leases: Sequence[tuple[str, str, str]], *, lease_s: float) -> list[bool]:
         """Renew the lease of each ``(order id, token, runner)``, in one round trip."""
         lease_ms = round(lease_s * 1000)
-        return [
-            bool(kept) for kept in self._scripts.run_each("renew", [(*each, lease_ms) for each in leases])
-        ]
+        return [bool(kept) for kept in together([self._call("renew", *each, lease_ms) for each in leases])]
 
-    def hand_over(
+    def handing_over(
         self,
         order_id: str,
         token: str,
@@ -215,8 +221,10 @@ class Ledger:
         lease_s: float,
         goes_on: bool = False,
         loader_job_id: str = "",
-    ) -> bool:
-        """End the running step and make *step* the next. False: no longer this execution's to do.
+    ) -> Call:
+        """Return the call that ends the running step and makes *step* the next.
+
+        Its reply is 1, or 0 where that is no longer this execution's to do.
 
         Parameters
         ----------
@@ -227,7 +235,7 @@ class Ledger:
         """
         lease_ms = round(lease_s * 1000)
         args = (order_id, token, runner, step, json.dumps(message), lease_ms, loader_job_id, int(goes_on))
-        return bool(self._run("hand_over", *args))
+        return self._call("hand_over", *args)
 
     def hand_back(self, order_id: str, token: str, runner: str) -> bool:
         """Give up the running step unfinished: another worker begins it again. False: it was not ours."""
@@ -235,7 +243,11 @@ class Ledger:
 
     def release(self, order_id: str, token: str, *, keep_losses: bool = False) -> bool:
         """Take an order out of flight, because its attempt has ended."""
-        return bool(self._run("release", order_id, token, int(keep_losses)))
+        return bool(self.releasing(order_id, token, keep_losses=keep_losses).run())
+
+    def releasing(self, order_id: str, token: str, *, keep_losses: bool = False) -> Call:
+        """Return the call of :meth:`release`; its reply is 1, or 0 where the order was not this attempt's."""
+        return self._call("release", order_id, token, int(keep_losses))
 
     def expired(self, limit: int = 100) -> list[Entry]:
         """Return orders whose lease has run out, the oldest first."""
@@ -300,7 +312,11 @@ class Ledger:
 
     def take_loader_job(self, order_id: str, token: str, loader_job_id: str, *, keep_s: float) -> bool:
         """Record a job of the loader as the end of this order's upload. False: it is another order's."""
-        return bool(self._run("loader_job", order_id, token, loader_job_id, round(keep_s * 1000)))
+        return bool(self.taking_loader_job(order_id, token, loader_job_id, keep_s=keep_s).run())
+
+    def taking_loader_job(self, order_id: str, token: str, loader_job_id: str, *, keep_s: float) -> Call:
+        """Return the call of :meth:`take_loader_job`; its reply is 1, or 0 where it is another order's."""
+        return self._call("loader_job", order_id, token, loader_job_id, round(keep_s * 1000))
 
     def forget_upload(self, order_id: str, token: str) -> bool:
         """Forget an upload that certainly did not arrive, or whose loader job failed.

@@ -66,9 +66,9 @@ def test_a_worker_killed_between_two_steps(site: Hospital, segmenter: Segmenter)
     message = Message(order_id=order_id, job_type="analysisJob", token=str(token))
     ledger.begin(order_id, str(token), FETCH_ORDER, "the test", lease_s=30, later=[])
     assert site.jobs.claim(order_id, ["analysisJob"], str(token))
-    assert ledger.hand_over(
+    assert ledger.handing_over(
         order_id, str(token), "the test", step=FETCH_ROI, message=message.to_document(), lease_s=0.5
-    )
+    ).run()
     start_worker(site)
     # The message has no plan, so the step fails: it was sent, and the order has an end.
     assert_ended(site, order_id, state="failed")

@@ -47,6 +47,12 @@ def killed(process: Program) -> None:
     process.kill_group()
 
 
+def step_of(site: Hospital, order_id: str) -> str | None:
+    """The step that the ledger knows the order to be at."""
+    with site.redis.client() as client:
+        return client.hget(f"dynsvc:q:attempt:{order_id}", "step")
+
+
 @pytest.mark.parametrize("step", STEPS[:3])
 def test_a_worker_killed_during(step: str, site: Hospital, segmenter: Segmenter) -> None:
     reached, go_on = hold(site, segmenter, step)
@@ -54,6 +60,7 @@ def test_a_worker_killed_during(step: str, site: Hospital, segmenter: Segmenter)
         (worker,), _ = start(site)
         (order_id,) = place(site)
         reached()
+        eventually(lambda: step_of(site, order_id) == f"dynsvc.{step}", 5, "the ledger knows the step")
         killed(worker)
         go_on()
         start_worker(site)

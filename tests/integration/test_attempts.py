@@ -13,9 +13,11 @@ import pytest
 
 from dynsvc.errors import AttemptEnded
 from dynsvc.kue import JobStore, connect
+from dynsvc.kue.scripts import together
 from dynsvc.leases import Ledger, Start
 from dynsvc.messages import Message
 from dynsvc.traces import Traces
+from tests.support.hospital import eventually
 from tests.support.redis import RedisProcess
 from workers.attempts import LeasedAttempt
 
@@ -74,24 +76,76 @@ def test_an_attempt_ends_with_its_lease(here: Any) -> None:
             attempt.check()
 
 
-def test_reports_close_to_each_other_are_one_write(here: Any) -> None:
+def own(here: Any, order_id: str) -> None:
+    """Make the job one that the attempt owns, and that an earlier attempt has reported of."""
     here.client.hset(
-        f"{here.head}job:1",
+        f"{here.head}job:{order_id}",
         mapping={"type": "j", "state": "active", "workerId": "t", "progress": "90"},
     )
-    written = []
-    progress = here.jobs.progress
-    here.jobs.progress = lambda *args, **more: written.append(args[2]) or progress(*args, **more)
+
+
+def test_reports_close_to_each_other_are_one_write(here: Any) -> None:
+    own(here, "1")
     with leased(here, "1", "fetch_order") as attempt:
-        attempt.claimed = True
+        attempt.has_claimed()
         attempt.report(5, "claimed")
         attempt.report(10, "fetched")
         attempt.report(15)
+        assert here.jobs.log_lines("1") == [], "nothing yet: the order may be done in a moment"
+        eventually(lambda: here.jobs.log_lines("1") == ["claimed", "fetched"], 5, "lines with a renewal")
         attempt.report(20, "done")
         attempt.tell()
         job = here.jobs.read("1")
         assert job is not None
         assert job.progress == 20, "smaller than that of the attempt before"
         assert here.jobs.log_lines("1") == ["claimed", "fetched", "done"]
-    assert written[0] == 5
-    assert len(written) <= 3, written
+
+
+def test_all_that_is_untold_goes_with_what_ends_the_attempt(here: Any) -> None:
+    own(here, "1")
+    with leased(here, "1", "fetch_order") as attempt:
+        attempt.has_claimed()
+        attempt.report(95, "delivered")
+        attempt.note(event="ended")
+        completing = here.jobs.completing("1", "t", {"place": "here"})
+        replies = together([*attempt.last_words(), completing, here.ledger.releasing("1", "t")])
+        assert replies == [1, 1, 1, 1]
+    job = here.jobs.read("1")
+    assert job is not None
+    assert job.state == "complete"
+    assert here.jobs.log_lines("1") == ["delivered"]
+    assert [noted.facts for noted in here.traces.read("1")] == [{"event": "ended"}]
+    assert here.ledger.in_flight() == 0
+
+
+def test_the_ledger_hears_of_the_next_step_with_a_renewal(here: Any) -> None:
+    own(here, "1")
+    with leased(here, "1", "dynsvc.fetch_order") as attempt:
+        attempt.has_claimed()
+        grown = attempt._message.model_copy(update={"expires_at_s": time.time() + 60})
+        attempt.goes_on(grown, "dynsvc.fetch_roi")
+        eventually(lambda: here.ledger.message("1", "t") == grown.to_document(), 5, "the message")
+        record = here.client.hgetall(f"dynsvc:{here.head}attempt:1")
+        assert (record["step"], record["runner"]) == ("dynsvc.fetch_roi", "r")
+        assert not attempt.ended()
+
+
+def test_a_step_that_is_handed_back_is_known_with_those_before_it(here: Any) -> None:
+    own(here, "1")
+    with leased(here, "1", "dynsvc.fetch_order") as attempt:
+        attempt.has_claimed()
+        attempt.goes_on(attempt._message, "dynsvc.fetch_roi")
+        assert attempt.record()
+        assert here.ledger.hand_back("1", "t", "r")
+    (entry,) = here.ledger.expired()
+    assert (entry.step, entry.runner) == ("dynsvc.fetch_roi", "")
+
+
+def test_a_step_that_was_taken_away_is_not_recorded(here: Any) -> None:
+    with leased(here, "1", "dynsvc.fetch_order") as attempt:
+        attempt.goes_on(attempt._message, "dynsvc.fetch_roi")
+        here.client.hset(f"dynsvc:{here.head}attempt:1", "runner", "another")
+        attempt.record()
+        with pytest.raises(AttemptEnded, match="taken"):
+            attempt.check()
+    assert here.client.hget(f"dynsvc:{here.head}attempt:1", "step") == "dynsvc.fetch_order"

@@ -66,11 +66,11 @@ def test_one_of_two_messages_begins_a_step(ledger: Ledger) -> None:
 def test_a_message_of_a_finished_step_gets_the_next_message(ledger: Ledger) -> None:
     reserve(ledger, "1")
     begun(ledger)
-    assert ledger.hand_over("1", "t", "r", step="second", message={"grown": 1}, lease_s=30)
+    assert ledger.handing_over("1", "t", "r", step="second", message={"grown": 1}, lease_s=30).run()
     again = ledger.begin("1", "t", "first", "r2", lease_s=30, later=["second"])
     assert again.start is Start.DONE
     assert again.message == {"grown": 1}
-    assert not ledger.hand_over("1", "t", "r", step="second", message={}, lease_s=30), "only once"
+    assert not ledger.handing_over("1", "t", "r", step="second", message={}, lease_s=30).run(), "only once"
     # While the next step runs, its message is not lost, and a copy would only breed copies.
     assert ledger.begin("1", "t", "second", "r3", lease_s=30, later=[AWAIT_LOADER]).start is Start.RUN
     assert ledger.begin("1", "t", "first", "r4", lease_s=30, later=["second"]).start is Start.BUSY
@@ -100,7 +100,7 @@ def test_a_lost_worker_is_taken_over_once_and_cannot_go_on(ledger: Ledger) -> No
     assert ledger.take_lost(entry, "bridge", lease_s=30, keep_s=KEEP_S) == 1
     assert ledger.take_lost(entry, "bridge 2", lease_s=30, keep_s=KEEP_S) == 0
     assert not ledger.renew("1", "t", "r", lease_s=30)
-    assert not ledger.hand_over("1", "t", "r", step="second", message={}, lease_s=30)
+    assert not ledger.handing_over("1", "t", "r", step="second", message={}, lease_s=30).run()
     assert not ledger.hand_back("1", "t", "r")
     with pytest.raises(AttemptEnded):
         ledger.begin_upload("1", "t", "r", keep_s=KEEP_S)
@@ -134,7 +134,7 @@ def test_a_step_that_is_handed_back_is_due_at_once(ledger: Ledger) -> None:
 def test_an_order_that_waits_for_the_loader_is_found_by_the_loaders_job(ledger: Ledger) -> None:
     reserve(ledger, "1")
     begun(ledger)
-    ledger.hand_over("1", "t", "r", step=AWAIT_LOADER, message={}, lease_s=30, loader_job_id="77")
+    ledger.handing_over("1", "t", "r", step=AWAIT_LOADER, message={}, lease_s=30, loader_job_id="77").run()
     assert ledger.awaiting_loader() == {"77": ("1", "t")}
     ledger.release("1", "t")
     assert ledger.awaiting_loader() == {}

@@ -7,6 +7,7 @@ from pydantic import SecretStr
 
 from dynsvc.errors import PeerRefused, PeerUnavailable
 from dynsvc.kue import JobStore, connect
+from dynsvc.kue.scripts import together
 from dynsvc.settings import RedisServer
 from tests.support.kue import KueApi, KueListener, running
 from tests.support.redis import RedisProcess, running_redis
@@ -53,6 +54,38 @@ def test_scripts_are_loaded_again_when_the_server_forgot_them(redis_program: str
         store.create("order", {})
         client.script_flush()
         assert store.create("order", {}) == "2"
+
+
+def test_scripts_run_together_in_their_order(redis_program: str) -> None:
+    with running_redis() as server, connect(server.settings) as client:
+        store = JobStore(client)
+        job_id = store.create("order", {})
+        store.claim(job_id, ["order"], "dynsvc:1")
+        calls = [
+            store.progressing(job_id, "dynsvc:1", 50, log=["half"]),
+            store.completing(job_id, "dynsvc:1"),
+            store.progressing(job_id, "dynsvc:1", 95, log=["too late"]),
+        ]
+        client.script_flush()
+        assert together(calls) == [1, 1, 0]
+        client.script_flush()
+        assert together(calls) == [0, 1, 0], "loaded again, and in the same order"
+        assert store.log_lines(job_id) == ["half"]
+        assert together([]) == []
+
+
+def test_an_error_of_one_script_is_told_and_the_others_run(redis_program: str) -> None:
+    with running_redis() as server, connect(server.settings) as client:
+        store = JobStore(client)
+        good, bad = store.create("order", {}), store.create("order", {})
+        for job_id in (good, bad):
+            store.claim(job_id, ["order"], "dynsvc:1")
+        client.set(f"q:job:{bad}:log", "no list")
+        with pytest.raises(PeerRefused):
+            together([store.progressing(bad, "dynsvc:1", 1, log=["x"]), store.completing(good, "dynsvc:1")])
+        job = store.read(good)
+        assert job is not None
+        assert job.state == "complete"
 
 
 def test_a_wrong_password_is_refused_and_stays_secret(redis_program: str) -> None:

@@ -233,7 +233,6 @@ def test_the_ledgers_keys_are_described_and_no_other() -> None:
     source = "".join(
         path.read_text() for path in sorted((ROOT / "dynsvc/leases").iterdir()) if path.is_file()
     )
-    source += text_of("dynsvc/traces.py")
     used = set(re.findall(r"(?:head|KEYS\[1\]) \.\. '([a-z-]+)", source))
     used |= set(re.findall(r"\{(?:self\._)?head\}([a-z-]+)", source))
     assert described == used

@@ -40,7 +40,7 @@ ROWS: list[tuple[type[DynsvcError], tuple[object, ...], bool, str]] = [
         errors.WorkerLost,
         ("14", "run_algorithm", 30.0),
         True,
-        "order 14: the worker running run_algorithm gave no sign of life for 30 s",
+        "order 14: its worker gave no sign of life for 30 s; when last heard of, it ran run_algorithm",
     ),
     (
         errors.SettingsInvalid,
