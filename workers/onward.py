@@ -91,7 +91,11 @@ def monitored(task: Task, name: str, task_id: str, message: Message) -> Iterator
 
 
 def _listening() -> bool:
-    return bool(getattr(getattr(_consumer, "event_dispatcher", None), "enabled", False))
+    dispatcher = getattr(_consumer, "event_dispatcher", None)
+    if dispatcher is None or not dispatcher.enabled:
+        return False
+    # A worker's own heartbeats are always sent; those of tasks are a group that a monitor asks for.
+    return not dispatcher.groups or "task" in dispatcher.groups
 
 
 def _tell(kind: str, **fields: Any) -> None:
