@@ -18,9 +18,10 @@ from contextlib import ExitStack
 from statistics import median
 from typing import Any
 
+from benchmarks.figures import Measured
 from benchmarks.redisload import load
 from benchmarks.report import arguments, machine, table, written
-from benchmarks.rig import Broker, Measured, Rig
+from benchmarks.rig import Broker, Rig
 from tests.support.rabbitmq import running_rabbitmq
 from tests.support.redis import RedisProcess, running_redis
 

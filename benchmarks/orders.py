@@ -15,8 +15,9 @@ from statistics import median
 from typing import Any
 
 from benchmarks import sides
+from benchmarks.figures import Measured
 from benchmarks.report import arguments, machine, spread, table, written
-from benchmarks.rig import Measured, Rig
+from benchmarks.rig import Rig
 from tests.support.rabbitmq import RabbitProcess, running_rabbitmq
 
 __all__ = ["main"]

@@ -12,143 +12,38 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy
 import redis
 import requests
-from PIL import Image
 
-from benchmarks.redisload import Load, load
-from benchmarks.usage import busy_s, cpu_s, own_cpu_s, resident_mib, split
+from benchmarks.figures import Measured, resting
+from benchmarks.redisload import load
+from benchmarks.scenery import SIDE_PX, TILE_PX, environment, make_files
+from benchmarks.usage import busy_s, cpu_s, own_cpu_s, split
 from tests.support import orders
-from tests.support.hospital import API_KEY, Program
+from tests.support.hospital import Program
 from tests.support.kue import KueApi, KueProcess, install_kue
 from tests.support.rabbitmq import RabbitProcess
 from tests.support.redis import RedisProcess
 
-__all__ = ["MS", "SIDE_PX", "TILE_PX", "Broker", "Measured", "Rig", "Side"]
+__all__ = ["Broker", "Rig", "Side"]
 
 #: A server of its own for Celery's messages.
 Broker = RedisProcess | RabbitProcess
 
 HERE = Path(__file__).resolve().parent
-SIDE_PX = 512
-TILE_PX = 512
-#: The programs sleep so long, in milliseconds.
-MS = (0, 200, 5000)
-ZIP_BYTES = 100_000
 #: Orders of one run are spread over so many slides.
 SLIDES = 8
 WARM_UP = 16
 _LIMIT_S = 300.0
-_SAMPLE_S = 0.5
-
-_DESCRIPTOR = """
-schema = 1
-name = "copy{ms}"
-title = "Copies a ready zip after {ms} ms"
-version = "1"
-command = ["{program}", "{ready}", "{ms}", "{{output_dir}}/output.zip"]
-default_mpp = 0.25
-[limits]
-timeout_s = 60
-memory_mib = 16
-cpus = 0.05
-pids = 8
-[outputs]
-required = ["output.zip"]
-archive = "output.zip"
-include_input = false
-"""
-_TILES = """
-schema = 1
-name = "tiles"
-title = "Copies a ready mask for each tile"
-version = "1"
-command = ["{program}", "{mask}", "0", "{{output_dir}}/x-seg.png"]
-default_mpp = 0.25
-[input]
-format = "any"
-tile_px = {tile_px}
-[limits]
-timeout_s = 60
-memory_mib = 16
-cpus = 0.05
-pids = 8
-[outputs]
-required = ["*-seg.png"]
-mask = "*-seg.png"
-"""
-
-
-@dataclass
-class Measured:
-    """One run of one side."""
-
-    orders: int
-    seconds: float
-    #: CPU seconds by kind of process.
-    cpu_s: dict[str, float]
-    #: Largest memory seen, by kind of process.
-    peak_mib: dict[str, float] = field(default_factory=dict)
-    #: What each Redis did meanwhile, without what was asked to see how far the side is.
-    loads: dict[str, Load] = field(default_factory=dict)
-    #: CPU seconds of the workers without the processes below them.
-    workers_alone_s: float = 0.0
-    #: Cores that processes of others used meanwhile.
-    others_cores: float = 0.0
-    pids: Mapping[str, Iterable[int]] = field(default_factory=dict)
-    #: Shares of a core by kind of process while nothing was to do; where it was measured.
-    idle: dict[str, float] = field(default_factory=dict)
-
-    _next_sample: float = 0.0
-
-    def sample(self) -> None:
-        """Look at the memory, if the last look is a while ago."""
-        if time.perf_counter() > self._next_sample:
-            self._next_sample = time.perf_counter() + _SAMPLE_S
-            now = {name: resident_mib(pids) for name, pids in self.pids.items()}
-            self.peak_mib = {name: max(self.peak_mib[name], mib) for name, mib in now.items()}
-
-    @property
-    def per_s(self) -> float:
-        return self.orders / self.seconds
-
-    def cpu_ms(self, *names: str) -> float:
-        """Return CPU milliseconds per order of these kinds of process; of all by default."""
-        return 1000 * sum(self.cpu_s[name] for name in names or self.cpu_s) / self.orders
-
-    def document(self) -> dict[str, Any]:
-        return {
-            "orders": self.orders,
-            "seconds": round(self.seconds, 4),
-            "orders_per_s": round(self.per_s, 2),
-            "cpu_ms_per_order": {name: round(self.cpu_ms(name), 3) for name in self.cpu_s},
-            "peak_mib": {name: round(mib, 1) for name, mib in self.peak_mib.items()},
-            "idle_share_of_a_core": {name: round(share, 5) for name, share in self.idle.items()},
-            "others_cores": round(self.others_cores, 2),
-            "redis_per_order": {name: done.document(self.orders) for name, done in self.loads.items()},
-        }
-
-
-def resting(pids: Mapping[str, Iterable[int]], seconds: float) -> dict[str, float]:
-    """Return the shares of a core that these processes use while nothing is to do."""
-    # What follows the last order, its acknowledgement for example, is over.
-    time.sleep(1)
-    before, began = split(pids), time.perf_counter()
-    time.sleep(seconds)
-    after, passed = split(pids), time.perf_counter() - began
-    return {name: (after[name] - before[name]) / passed for name in pids}
 
 
 class Node(KueProcess):
@@ -208,7 +103,7 @@ class Rig:
         self._undo.callback(shutil.rmtree, self.folder, ignore_errors=True)
         self.redis.start()
         self._undo.callback(self.redis.close)
-        self._make_files()
+        self.program = make_files(self.folder)
         self.kue = KueApi(self.redis.port)
         self._undo.callback(self.kue.stop)
         self.kue.wait_ready()
@@ -216,66 +111,14 @@ class Rig:
         self.peers = Node("peers.js", self.redis.port, **options)
         self._undo.callback(self.peers.stop)
         self.peers_url = f"http://127.0.0.1:{self.peers.wait_ready()}"
-        self._write_config()
+        (self.folder / "tmp").mkdir()
+        self.env = environment(self.folder, self.redis.port, self.kue.port, self.peers_url)
         self.client = self.redis.client()
         self._undo.callback(self.client.close)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self._undo.close()
-
-    def _make_files(self) -> None:
-        noise = numpy.random.default_rng(7).integers(150, 230, (64, 64, 3), dtype=numpy.uint8)
-        picture = Image.fromarray(noise).resize((SIDE_PX, SIDE_PX), Image.Resampling.BICUBIC)
-        picture.save(self.folder / "picture.jpg", quality=90)
-        ready = self.folder / "ready.zip"
-        with zipfile.ZipFile(ready, "w") as archive:
-            archive.writestr("mask.png", numpy.random.default_rng(8).bytes(ZIP_BYTES))
-        program = self.folder / "copy"
-        subprocess.run(["gcc", "-O2", "-o", str(program), str(HERE / "program.c")], check=True)
-        self.program = [str(program), str(ready)]
-        algorithms = self.folder / "algorithms"
-        mask = self.folder / "mask.png"
-        Image.new("L", (TILE_PX, TILE_PX)).save(mask)
-        texts = {f"copy{ms}": _DESCRIPTOR.format(program=program, ready=ready, ms=ms) for ms in MS}
-        texts["tiles"] = _TILES.format(program=program, mask=mask, tile_px=TILE_PX)
-        for name, text in texts.items():
-            (algorithms / name).mkdir(parents=True)
-            (algorithms / name / "algorithm.toml").write_text(text)
-
-    def _write_config(self) -> None:
-        port = self.peers_url.rpartition(":")[2]
-        server = {"host": "127.0.0.1", "port": port}
-        document = {
-            "orders": {
-                "redis": {"host": "127.0.0.1", "port": str(self.redis.port)},
-                "kue": {"host": "127.0.0.1", "port": str(self.kue.port), "path": "/job/"},
-            },
-            "images": {
-                "location": {**server, "path": "/query/getFileLocationByIID"},
-                "imageServer": {"url": self.peers_url, "format": "JPEG"},
-                "api_key": API_KEY,
-            },
-            # Its Redis is left out: an order ends with its upload, as in the native worker.
-            "annotations": {"server": {**server, "path": "/submitZipOrder"}},
-        }
-        (self.folder / "config.json").write_text(json.dumps(document))
-        (self.folder / "tmp").mkdir()
-        self.env = {
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "HOME": str(self.folder),
-            "LANG": "C.UTF-8",
-            "PYTHONPATH": str(HERE.parent),
-            "TMPDIR": str(self.folder / "tmp"),
-            "DYNSVC_CONFIG": str(self.folder / "config.json"),
-            "DYNSVC_RUNTIME": "process",
-            "DYNSVC_ALGORITHMS": str(self.folder / "algorithms"),
-            "DYNSVC_BROKER_URL": f"redis://127.0.0.1:{self.redis.port}/1",
-            # What is measured is the way of an order; the programs need hardly anything.
-            "DYNSVC_HOST_CPUS": "64",
-            "DYNSVC_HOST_MEMORY_MIB": "65536",
-            "DYNSVC_WINDOW": "64",
-        }
 
     # -- orders ---------------------------------------------------------------------------------------------
 

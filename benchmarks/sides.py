@@ -8,7 +8,8 @@ import sys
 import time
 from collections.abc import Callable
 
-from benchmarks.rig import WARM_UP, Broker, Measured, Rig, resting
+from benchmarks.figures import Measured, resting
+from benchmarks.rig import WARM_UP, Broker, Rig
 from benchmarks.usage import cpu_s
 from tests.support.hospital import Program
 from tests.support.rabbitmq import RabbitProcess
