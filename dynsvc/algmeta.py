@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from dynsvc.parameters import plain
 
@@ -102,7 +101,7 @@ def corrected(
     return _corrected_table(algmeta, right) if name.endswith(".csv") else _corrected_json(algmeta, right)
 
 
-def found(*, masks: Collection[str], tables: Iterable[Path]) -> Found:
+def found(*, masks: Collection[str], tables: Iterable[Callable[[], BinaryIO]]) -> Found:
     """Count the objects of a result.
 
     Parameters
@@ -110,8 +109,8 @@ def found(*, masks: Collection[str], tables: Iterable[Path]) -> Found:
     masks
         Names of the result's masks.
     tables
-        Its tables, read line by line: a header and one row for each object. The algorithms write none where
-        they find nothing, so that a mask without a table means 0 objects.
+        What opens its tables. They are read line by line: a header and one row for each object. The
+        algorithms write none where they find nothing, so that a mask without a table means 0 objects.
     """
     rows = [_rows(table) for table in tables]
     if rows:
@@ -122,8 +121,8 @@ def found(*, masks: Collection[str], tables: Iterable[Path]) -> Found:
     return Found(None, ("the result has neither mask nor table",))
 
 
-def _rows(table: Path) -> int:
-    with table.open("rb") as lines:
+def _rows(table: Callable[[], BinaryIO]) -> int:
+    with table() as lines:
         return max(0, sum(1 for line in lines if line.strip()) - 1)
 
 

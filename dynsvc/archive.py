@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import io
+import itertools
 import os
 import shutil
 import stat
@@ -12,16 +12,28 @@ import struct
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from dynsvc.errors import OutputMissing, OutputRefused, StorageUnavailable
-from dynsvc.outputs import OutputFile, OutputLimits, collect, discard, name_problem
+from dynsvc.files import Measured, created, measured
+from dynsvc.outputs import (
+    MemoryFile,
+    OutputFile,
+    OutputLimits,
+    ResultFile,
+    collect,
+    discard,
+    name_problem,
+)
 
-__all__ = ["OutputFile", "OutputLimits", "build", "collect", "unpack"]
+__all__ = ["OutputFile", "OutputLimits", "ResultFile", "build", "collect", "unpack"]
 
 _CHUNK_BYTES = 1 << 20
+#: A zip that is no larger, packed and unpacked, is handled in memory: by each of a worker's slots.
+_MEMORY_BYTES = 8 << 20
 #: The table of contents is read in one piece; this much of it is granted for each file that is allowed.
 _TABLE_BYTES_PER_FILE = 512
 _EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -44,15 +56,15 @@ _BROKEN = (
 
 def unpack(
     zip_path: Path | OutputFile, folder: Path, algorithm: str, limits: OutputLimits
-) -> tuple[OutputFile, ...]:
-    """Unpack an algorithm's zip into *folder*, which appears complete or not at all.
+) -> tuple[ResultFile, ...]:
+    """Unpack an algorithm's zip: a small one into memory, any other into *folder*.
 
     Parameters
     ----------
     zip_path
         The zip, as a path or as :func:`dynsvc.outputs.collect` found it.
     folder
-        Missing or empty; afterwards it holds the files. The caller deletes it.
+        Missing or empty. It appears complete or not at all, and the caller deletes it.
     algorithm
         Its name, for the errors.
     limits
@@ -60,7 +72,7 @@ def unpack(
 
     Returns
     -------
-    tuple of OutputFile
+    tuple of ResultFile
         The files, sorted by name; none for a zip without entries.
 
     Raises
@@ -80,11 +92,9 @@ def unpack(
         )
     if source.size_bytes == 0:
         raise OutputMissing(algorithm, f"a zip {source.name}", "none or an empty one")
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         with source.open() as stream:
-            files = _unpack(stream, source, partial, limits)
-        partial.rename(folder)
+            files = _unpack(stream, source, folder, limits)
     except _BROKEN as error:
         raise OutputRefused(
             algorithm, source.name, f"it is no complete zip ({type(error).__name__}: {error})"
@@ -93,15 +103,10 @@ def unpack(
         if error.errno == errno.EINVAL:  # zipfile went to an offset in front of the file
             raise OutputRefused(algorithm, source.name, "it is no complete zip (wrong offsets)") from error
         raise StorageUnavailable(str(folder), f"the zip cannot be unpacked ({error.strerror})") from error
-    finally:
-        discard(partial)
-    return tuple(
-        OutputFile(algorithm=algorithm, folder=folder, name=name, size_bytes=size_bytes)
-        for name, size_bytes in sorted(files.items())
-    )
+    return tuple(sorted(files, key=lambda file: file.name))
 
 
-def build(zip_path: Path, files: Mapping[str, Path | OutputFile | bytes]) -> str:
+def build(zip_path: Path, files: Mapping[str, Path | ResultFile | bytes]) -> Measured:
     """Write *files* to a zip whose bytes depend on nothing but names and contents.
 
     Sorted names, one fixed time and mode, fastest compression; pictures and archives are stored as they are.
@@ -109,14 +114,14 @@ def build(zip_path: Path, files: Mapping[str, Path | OutputFile | bytes]) -> str
     Parameters
     ----------
     zip_path
-        The file to create or replace; it appears complete or not at all. The caller deletes it.
+        The file to create, in a folder of the caller's own; after an error there is none.
     files
         Content by name in the zip.
 
     Returns
     -------
-    str
-        SHA-256 of the zip, in hexadecimal.
+    Measured
+        What the zip is.
 
     Raises
     ------
@@ -130,71 +135,159 @@ def build(zip_path: Path, files: Mapping[str, Path | OutputFile | bytes]) -> str
     for name in files:
         if problem := name_problem(name):
             raise ValueError(f"{name!r} cannot be in a zip: {problem}")
-    fd, partial_name = tempfile.mkstemp(prefix=f".{zip_path.name}-", dir=zip_path.parent)
-    partial = Path(partial_name)
+    spool = _Spool(zip_path)
     try:
-        with os.fdopen(fd, "w+b") as stream:
-            with zipfile.ZipFile(stream, "w") as archive:
-                for name in sorted(files):
-                    _add(archive, name, files[name])
-            stream.seek(0)
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        partial.chmod(0o644)
-        partial.replace(zip_path)
+        with zipfile.ZipFile(cast(BinaryIO, spool), "w") as archive:
+            for name in sorted(files):
+                _add(archive, name, files[name])
+        return spool.finish()
     except OSError as error:
         raise StorageUnavailable(str(zip_path), f"the zip cannot be written ({error.strerror})") from error
     finally:
-        partial.unlink(missing_ok=True)
-    return digest
+        spool.close()
 
 
-class _Bounded(io.BufferedReader):
+class _Bounded:
     """A file that refuses to be read in large pieces: zipfile reads the table of contents in one."""
 
     def __init__(self, stream: BinaryIO, limit_bytes: int) -> None:
-        super().__init__(io.FileIO(os.dup(stream.fileno())))
-        self._limit_bytes = limit_bytes
+        self._stream, self._limit_bytes = stream, limit_bytes
+        self.seek, self.tell, self.seekable = stream.seek, stream.tell, stream.seekable
 
-    def read(self, size: int | None = -1, /) -> bytes:
-        if size is None or not -1 <= size <= self._limit_bytes:
+    def read(self, size: int = -1) -> bytes:
+        if not -1 <= size <= self._limit_bytes:
             raise ValueError("its table of contents is too long")
-        return super().read(self._limit_bytes if size == -1 else size)
+        return self._stream.read(self._limit_bytes if size == -1 else size)
 
 
-def _unpack(stream: BinaryIO, source: OutputFile, folder: Path, limits: OutputLimits) -> dict[str, int]:
+class _Spool:
+    """A new file that is written in one piece where it is small. Until :meth:`finish` it is no result.
+
+    Parameters
+    ----------
+    path
+        Its name.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._memory: io.BytesIO | None = io.BytesIO()
+        self._stream: BinaryIO = self._memory
+        self._unfinished = False
+
+    def write(self, data: bytes) -> int:
+        if self._memory and self._stream.tell() + len(data) > _MEMORY_BYTES:
+            self._to_disk(self._memory)
+        return self._stream.write(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._stream.tell()
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def finish(self) -> Measured:
+        """Have the file on the disk, and say what it is."""
+        if self._memory:
+            return created(self._path, self._memory.getvalue())
+        self._stream.close()
+        found = measured(self._path)
+        self._unfinished = False
+        return found
+
+    def close(self) -> None:
+        """Remove a file that was not finished."""
+        if self._unfinished:
+            with suppress(OSError):  # it tries to write what could not be written
+                self._stream.close()
+            self._path.unlink(missing_ok=True)
+
+    def _to_disk(self, memory: io.BytesIO) -> None:
+        self._stream, self._memory, self._unfinished = self._path.open("xb"), None, True
+        self._stream.write(memory.getbuffer())
+        self._stream.seek(memory.tell())
+
+
+def _unpack(stream: BinaryIO, source: OutputFile, folder: Path, limits: OutputLimits) -> Sequence[ResultFile]:
+    packed = stream.read(_MEMORY_BYTES + 1) if source.size_bytes <= _MEMORY_BYTES else None
+    small = packed is not None and len(packed) <= _MEMORY_BYTES
     table_bytes = max(limits.max_files * _TABLE_BYTES_PER_FILE, _CHUNK_BYTES)
-    with _Bounded(stream, table_bytes) as bounded, zipfile.ZipFile(bounded) as archive:
+    bounded = _Bounded(io.BytesIO(packed) if packed and small else stream, table_bytes)
+    with zipfile.ZipFile(cast(BinaryIO, bounded)) as archive:
         entries = archive.infolist()
         if len(entries) > limits.max_files:
             raise OutputRefused(
                 source.algorithm, source.name, f"it holds more than {limits.max_files} entries"
             )
-        if sum(entry.file_size for entry in entries) > limits.max_bytes:
+        size_bytes = sum(entry.file_size for entry in entries)
+        if size_bytes > limits.max_bytes:
             raise OutputRefused(
                 source.algorithm, source.name, f"it unpacks to more than {limits.max_bytes} bytes"
             )
-        names = [_checked(entry, source) for entry in entries]
-        if len(set(names)) < len(names):
-            double = next(name for name in names if names.count(name) > 1)
-            raise OutputRefused(source.algorithm, f"{source.name}/{double}", "the zip holds the name twice")
-        files: dict[str, int] = {}
-        for entry, name in zip(entries, names, strict=True):
-            target = folder / name
-            try:
-                if entry.is_dir():
-                    target.mkdir(parents=True, exist_ok=True)
-                    continue
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with archive.open(entry) as packed, target.open("xb") as unpacked:
-                    # zipfile never returns more than the declared size, and checks the sum at the end.
-                    shutil.copyfileobj(packed, unpacked, _CHUNK_BYTES)
-            except (FileExistsError, NotADirectoryError) as error:
-                reason = "the zip holds the name as a file and as a folder"
-                raise OutputRefused(source.algorithm, f"{source.name}/{name}", reason) from error
-            files[name] = target.stat().st_size
-            if files[name] != entry.file_size:
-                raise EOFError(f"{name} has {files[name]} bytes, declared were {entry.file_size}")
-    return files
+        named = {_checked(entry, source): entry for entry in entries}
+        _check_places(entries, source)
+        if small and size_bytes <= _MEMORY_BYTES:
+            return [
+                MemoryFile(algorithm=source.algorithm, name=name, content=_content(archive, entry))
+                for name, entry in named.items()
+                if not entry.is_dir()
+            ]
+        return _to_disk(archive, named, source, folder)
+
+
+def _content(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    with archive.open(entry) as packed:
+        # One byte more than declared: zipfile gives none, and checks the sum when it comes to the end.
+        content = packed.read(entry.file_size + 1)
+    _check_size(entry, len(content))
+    return content
+
+
+def _to_disk(
+    archive: zipfile.ZipFile, named: Mapping[str, zipfile.ZipInfo], source: OutputFile, folder: Path
+) -> Sequence[ResultFile]:
+    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        for name, entry in named.items():
+            target = partial / name
+            if entry.is_dir():
+                target.mkdir(parents=True, exist_ok=True)
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with archive.open(entry) as packed, target.open("xb") as unpacked:
+                # zipfile never returns more than the declared size, and checks the sum at the end.
+                shutil.copyfileobj(packed, unpacked, _CHUNK_BYTES)
+            _check_size(entry, target.stat().st_size)
+        partial.rename(folder)
+    finally:
+        discard(partial)
+    return [
+        OutputFile(algorithm=source.algorithm, folder=folder, name=name, size_bytes=entry.file_size)
+        for name, entry in named.items()
+        if not entry.is_dir()
+    ]
+
+
+def _check_size(entry: zipfile.ZipInfo, size_bytes: int) -> None:
+    if size_bytes != entry.file_size:
+        raise EOFError(f"{entry.filename} has {size_bytes} bytes, declared were {entry.file_size}")
+
+
+def _check_places(entries: Sequence[zipfile.ZipInfo], source: OutputFile) -> None:
+    """Refuse a name that stands for two things."""
+    # Sorted with a slash behind each, what lies in a folder follows the folder.
+    places = sorted((entry.orig_filename.removesuffix("/") + "/", entry.is_dir()) for entry in entries)
+    for (place, is_folder), (following, _) in itertools.pairwise(places):
+        if following == place:
+            reason = "the zip holds the name twice"
+        elif following.startswith(place) and not is_folder:
+            reason = "the zip holds the name as a file and as a folder"
+        else:
+            continue
+        raise OutputRefused(source.algorithm, f"{source.name}/{place[:-1]}", reason)
 
 
 def _checked(entry: zipfile.ZipInfo, source: OutputFile) -> str:
@@ -214,17 +307,20 @@ def _checked(entry: zipfile.ZipInfo, source: OutputFile) -> str:
     return name
 
 
-def _add(archive: zipfile.ZipFile, name: str, content: Path | OutputFile | bytes) -> None:
+def _add(archive: zipfile.ZipFile, name: str, content: Path | ResultFile | bytes) -> None:
     entry = zipfile.ZipInfo(name, _EPOCH)
     entry.create_system = _UNIX
     entry.external_attr = (stat.S_IFREG | 0o644) << 16
     entry.compress_type = zipfile.ZIP_STORED if name.lower().endswith(_COMPRESSED) else zipfile.ZIP_DEFLATED
     entry._compresslevel = 1  # type: ignore[attr-defined]  # noqa: SLF001  (public from Python 3.13)
+    if isinstance(content, MemoryFile):
+        content = content.content
     if isinstance(content, bytes):
-        stream: BinaryIO = io.BytesIO(content)
         entry.file_size = len(content)
-    else:
-        stream = content.open() if isinstance(content, OutputFile) else content.open("rb")
+        with archive.open(entry, "w") as packed:
+            packed.write(content)
+        return
+    with content.open() if isinstance(content, OutputFile) else content.open("rb") as stream:
         entry.file_size = os.fstat(stream.fileno()).st_size
-    with stream, archive.open(entry, "w") as packed:
-        shutil.copyfileobj(stream, packed, _CHUNK_BYTES)
+        with archive.open(entry, "w") as packed:
+            shutil.copyfileobj(stream, packed, _CHUNK_BYTES)

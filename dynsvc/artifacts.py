@@ -5,17 +5,14 @@ A store is an fsspec URI. A folder of this host is the default; several hosts ne
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import os
 import re
-import secrets
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import fsspec
 from pydantic import BaseModel, ConfigDict, Field
@@ -27,12 +24,12 @@ from dynsvc.errors import (
     SettingsInvalid,
     StorageUnavailable,
 )
+from dynsvc.files import Measured, complete, copied, measured, moved, published
+from dynsvc.outputs import discard
 
 __all__ = ["Artifact", "ArtifactStore", "Swept"]
 
-_CHUNK_BYTES = 1 << 20
 _KEY = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,200}(?:/(?!\.)[A-Za-z0-9._-]{1,200})*")
-_PARTIAL = ".partial-"
 
 
 class Artifact(BaseModel):
@@ -82,14 +79,21 @@ class ArtifactStore:
         self._root = str(root).rstrip("/")
         self._is_folder = "file" in _protocols(filesystem)
 
-    def put(self, path: Path, key: str, *, give: bool = False) -> Artifact:
+    def put(
+        self, path: Path, key: str, *, give: bool = False, measured_as: Measured | None = None
+    ) -> Artifact:
         """Store a copy of the file *path* under *key*; what was there under it is replaced.
-
-        With *give* the file is the store's from now on and may be gone afterwards: in a folder on the same
-        file system it only gets another name.
 
         A file that is already there with the same bytes is left alone. In a folder the file appears complete
         or not at all; other stores are as good as their driver's upload, and :meth:`get` notices the rest.
+
+        Parameters
+        ----------
+        give
+            The file is the store's from now on and may be gone afterwards: in a folder on the same file
+            system it only gets another name.
+        measured_as
+            What the caller measured while it wrote the file; else it is read once more.
 
         Raises
         ------
@@ -98,18 +102,12 @@ class ArtifactStore:
         """
         target = self._path(key)
         with self._errors(key):
-            filesystem = self._filesystem()
-            known = self._known(filesystem, path, target)
-            if known is None and self._is_folder:
-                sha256, size_bytes = (_moved(path, Path(target)) if give else None) or _publish(
-                    path, Path(target)
-                )
-            elif known is None:
-                sha256, size_bytes = _measured(path)
-                filesystem.put_file(str(path), target)
+            if self._is_folder:
+                found = moved(path, Path(target), measured_as) if give else _in_use(path, Path(target))
+                found = found or published(path, Path(target))
             else:
-                sha256, size_bytes = known
-        return Artifact(key=key, sha256=sha256, size_bytes=size_bytes)
+                found = self._uploaded(path, target, measured_as or measured(path))
+        return Artifact(key=key, sha256=found.sha256, size_bytes=found.size_bytes)
 
     def get(self, artifact: Artifact, dest: Path) -> Path:
         """Write a copy of *artifact* to the file *dest*, which appears complete and right or not at all.
@@ -126,11 +124,11 @@ class ArtifactStore:
         source = self._path(artifact.key)
         with self._errors(artifact.key):
             try:
-                stream = self._filesystem().open(source, "rb")
+                stream = self._opened(source)
             except FileNotFoundError as error:
                 raise ArtifactMissing(artifact.key, self.place) from error
-            with stream:
-                _receive(stream, dest, artifact)
+            with stream, complete(dest, lasting=False) as fd:
+                _check(artifact, copied(stream, fd))
         return dest
 
     def in_place(self, artifact: Artifact) -> Path | None:
@@ -143,10 +141,10 @@ class ArtifactStore:
         path = Path(self._path(artifact.key))
         with self._errors(artifact.key):
             try:
-                found = _measured(path)
+                found = measured(path)
             except FileNotFoundError as error:
                 raise ArtifactMissing(artifact.key, self.place) from error
-        _check(artifact, *found)
+        _check(artifact, found)
         return path
 
     def find(self, key: str) -> Artifact | None:
@@ -159,15 +157,14 @@ class ArtifactStore:
         """
         path = self._path(key)
         with self._errors(key):
-            filesystem = self._filesystem()
             try:
-                with filesystem.open(path, "rb") as stream:
-                    sha256, size_bytes = _copied(stream, None)
+                with self._opened(path) as stream:
+                    found = copied(stream)
                 if self._is_folder:
                     os.utime(path)
             except (FileNotFoundError, IsADirectoryError):
                 return None
-        return Artifact(key=key, sha256=sha256, size_bytes=size_bytes)
+        return Artifact(key=key, sha256=found.sha256, size_bytes=found.size_bytes)
 
     def exists(self, key: str) -> bool:
         """Return whether a file is stored under *key*.
@@ -179,7 +176,7 @@ class ArtifactStore:
         """
         path = self._path(key)
         with self._errors(key):
-            return bool(self._filesystem().isfile(path))
+            return Path(path).is_file() if self._is_folder else bool(self._filesystem().isfile(path))
 
     def delete(self, prefix: str) -> None:
         """Remove the file with the key *prefix* and all files whose keys begin with ``prefix/``.
@@ -191,7 +188,10 @@ class ArtifactStore:
         """
         path = self._path(prefix.rstrip("/"))
         with self._errors(prefix), suppress(FileNotFoundError):
-            self._filesystem().rm(path, recursive=True)
+            if self._is_folder:
+                discard(Path(path))
+            else:
+                self._filesystem().rm(path, recursive=True)
 
     def sweep(self, older_than_s: float) -> Swept:
         """Remove all files stored longer ago than that, left-overs of broken writes included.
@@ -226,19 +226,20 @@ class ArtifactStore:
             raise ValueError(f"{key!r} is no artifact key")
         return f"{self._root}/{key}"
 
-    def _known(self, filesystem: Any, path: Path, target: str) -> tuple[str, int] | None:
-        """Return digest and size of *path* if the same bytes are stored already, else None."""
-        try:
-            if filesystem.size(target) != path.stat().st_size:
-                return None
-            with filesystem.open(target, "rb") as stream:
-                found = _copied(stream, None)
-            if found != _measured(path):
-                return None
-            if self._is_folder:
-                os.utime(target)  # sweep() goes by age, and somebody needs it now
-        except (FileNotFoundError, IsADirectoryError):
-            return None
+    def _opened(self, path: str) -> BinaryIO:
+        if self._is_folder:
+            return cast(BinaryIO, Path(path).open("rb", buffering=0))
+        return cast(BinaryIO, self._filesystem().open(path, "rb"))
+
+    def _uploaded(self, path: Path, target: str, found: Measured) -> Measured:
+        """Have the driver store *path* where *target* is not the same file already."""
+        filesystem = self._filesystem()
+        with suppress(FileNotFoundError, IsADirectoryError):
+            if filesystem.size(target) == found.size_bytes:
+                with filesystem.open(target, "rb") as stream:
+                    if copied(stream) == found:
+                        return found
+        filesystem.put_file(str(path), target)
         return found
 
     @contextmanager
@@ -269,92 +270,22 @@ def _changed_s(filesystem: Any, path: str, told: Mapping[str, Any]) -> float:
     return float(at.timestamp() if hasattr(at, "timestamp") else at)
 
 
-def _measured(path: Path) -> tuple[str, int]:
-    with path.open("rb") as stream:
-        return _copied(stream, None)
-
-
-def _copied(source: BinaryIO, target: BinaryIO | None) -> tuple[str, int]:
-    """Read *source* to its end, write it to *target* if given; return SHA-256 and size in bytes."""
-    digest, size_bytes = hashlib.sha256(), 0
-    while chunk := source.read(_CHUNK_BYTES):
-        digest.update(chunk)
-        size_bytes += len(chunk)
-        if target is not None:
-            target.write(chunk)
-    return digest.hexdigest(), size_bytes
-
-
-@contextmanager
-def _complete(path: Path, *, lasting: bool) -> Iterator[BinaryIO]:
-    """Open a new file that gets the name *path* when the block ends well, and is removed otherwise.
-
-    With *lasting*, its bytes survive a power cut from then on. Working copies need not.
-    """
-    partial = path.with_name(f"{_PARTIAL}{secrets.token_hex(8)}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        try:
-            stream = partial.open("xb")
-        except FileNotFoundError:  # a sweep removed the empty folder in between
-            path.parent.mkdir(parents=True, exist_ok=True)
-            stream = partial.open("xb")
-        with stream:
-            yield stream
-            if lasting:
-                stream.flush()
-                os.fsync(stream.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _publish(path: Path, target: Path) -> tuple[str, int]:
-    with path.open("rb") as source, _complete(target, lasting=True) as stream:
-        measured = _copied(source, stream)
-    _sync_folder(target.parent)
-    return measured
-
-
-def _moved(path: Path, target: Path) -> tuple[str, int] | None:
-    """Give the file *path* the name *target*, or return None where that is on another file system."""
-    with path.open("rb") as stream:
-        measured = _copied(stream, None)
-        os.fsync(stream.fileno())
-    for _ in range(2):  # a sweep may remove the empty folder in between
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            path.replace(target)
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            if error.errno == errno.EXDEV:
-                return None
-            raise
-        _sync_folder(target.parent)
-        return measured
+def _in_use(path: Path, target: Path) -> Measured | None:
+    """Return what *path* is if the file *target* is the same, which counts as used then; else None."""
+    with suppress(FileNotFoundError, IsADirectoryError):
+        if target.stat().st_size == path.stat().st_size:
+            found = measured(target)
+            if found == measured(path):
+                os.utime(target)  # sweep() goes by age, and somebody needs it now
+                return found
     return None
 
 
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)  # the names, too, survive a power cut
-    finally:
-        os.close(fd)
-
-
-def _receive(stream: BinaryIO, dest: Path, artifact: Artifact) -> None:
-    with _complete(dest, lasting=False) as target:
-        _check(artifact, *_copied(stream, target))
-
-
-def _check(artifact: Artifact, sha256: str, size_bytes: int) -> None:
-    if size_bytes != artifact.size_bytes:
-        found, expected = f"{size_bytes} bytes", f"{artifact.size_bytes} bytes"
-        raise ArtifactCorrupt(artifact.key, found, expected)
-    if sha256 != artifact.sha256:
-        raise ArtifactCorrupt(artifact.key, f"SHA-256 {sha256}", f"SHA-256 {artifact.sha256}")
+def _check(artifact: Artifact, found: Measured) -> None:
+    if found.size_bytes != artifact.size_bytes:
+        raise ArtifactCorrupt(artifact.key, f"{found.size_bytes} bytes", f"{artifact.size_bytes} bytes")
+    if found.sha256 != artifact.sha256:
+        raise ArtifactCorrupt(artifact.key, f"SHA-256 {found.sha256}", f"SHA-256 {artifact.sha256}")
 
 
 def _prune(folder: Path, limit: float) -> None:

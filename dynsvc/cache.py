@@ -19,7 +19,7 @@ from dynsvc import archive, provenance
 from dynsvc.algorithms import Algorithm
 from dynsvc.artifacts import ArtifactStore
 from dynsvc.errors import ArtifactCorrupt, ArtifactMissing, OutputMissing, OutputRefused
-from dynsvc.outputs import OutputFile, OutputLimits
+from dynsvc.outputs import OutputLimits, ResultFile
 from dynsvc.runtime import Identifying, Run, Runtime
 
 __all__ = ["Kept", "ResultCache", "key_of"]
@@ -33,7 +33,7 @@ _DOCUMENT_BYTES = 4 << 20
 class Kept:
     """The result of an earlier run, unpacked: what the algorithm made, without picture and provenance."""
 
-    files: Mapping[str, OutputFile]
+    files: Mapping[str, ResultFile]
     #: Sections of its provenance.
     result: Mapping[str, Any]
     run: Mapping[str, Any]
@@ -140,7 +140,7 @@ class ResultCache:
         self._artifacts.put(zip_path, _place(key))
 
 
-def _read(files: dict[str, OutputFile]) -> Kept:
+def _read(files: dict[str, ResultFile]) -> Kept:
     told = files.pop(provenance.NAME)
     with told.open() as stream:
         document = json.loads(stream.read(_DOCUMENT_BYTES))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
 import secrets
@@ -14,7 +15,16 @@ from typing import BinaryIO
 
 from dynsvc.errors import OutputMissing, OutputRefused, StorageUnavailable
 
-__all__ = ["OutputFile", "OutputLimits", "collect", "discard", "measure", "name_problem"]
+__all__ = [
+    "MemoryFile",
+    "OutputFile",
+    "OutputLimits",
+    "ResultFile",
+    "collect",
+    "discard",
+    "measure",
+    "name_problem",
+]
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 #: Each level costs one open file while the tree is walked.
@@ -23,6 +33,8 @@ _MAX_DEPTH = 16
 _LIVE_DEPTH = 64
 _LIVE_ENTRIES = 100_000
 _MAX_NAME = 1024
+#: Where none is told, Python asks the system whether the file is a terminal.
+_BUFFER_BYTES = 1 << 16
 #: What Linux file systems take.
 _MAX_PART_BYTES = 255
 
@@ -59,11 +71,34 @@ class OutputFile:
             The name is no regular file any more (permanent).
         """
         try:
-            return os.fdopen(_open_beneath(self.folder, self.name), "rb")
+            return os.fdopen(_open_beneath(self.folder, self.name), "rb", buffering=_BUFFER_BYTES)
         except OSError as error:
             raise OutputRefused(
                 self.algorithm, self.name, f"it cannot be opened ({error.strerror})"
             ) from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryFile:
+    """One file of a small zip, held in memory."""
+
+    algorithm: str
+    #: Relative, with slashes.
+    name: str
+    content: bytes
+
+    @property
+    def size_bytes(self) -> int:
+        """Its size."""
+        return len(self.content)
+
+    def open(self) -> BinaryIO:
+        """Open it for reading."""
+        return io.BytesIO(self.content)
+
+
+#: A file of a result.
+ResultFile = OutputFile | MemoryFile
 
 
 def name_problem(name: str) -> str | None:
@@ -183,6 +218,8 @@ def _living(at: int, above: PurePosixPath, algorithm: str) -> Iterator[os.stat_r
 def discard(folder: Path) -> None:
     """Remove *folder* and everything in it, whatever an algorithm made of it. A missing folder is fine.
 
+    What has its name and is no folder is removed as it is: a link, not what it leads to.
+
     Raises
     ------
     StorageUnavailable
@@ -192,6 +229,8 @@ def discard(folder: Path) -> None:
     # files. The algorithm cannot know the names they get there.
     names = (f".{secrets.token_hex(8)}-{number}" for number in itertools.count())
     try:
+        if _removed(folder):
+            return
         with _closing(_open_folder(str(folder), None)) as top:
             while _empty(top, top, names):
                 pass
@@ -202,21 +241,36 @@ def discard(folder: Path) -> None:
         raise StorageUnavailable(str(folder), f"it cannot be removed ({error.strerror})") from error
 
 
+def _removed(folder: Path) -> bool:
+    """Remove what is no folder, or an empty one, and say whether it was: most folders are empty by then."""
+    try:
+        folder.rmdir()
+    except NotADirectoryError:
+        folder.unlink()
+    except FileNotFoundError:
+        raise
+    except OSError:
+        return False
+    return True
+
+
 def _empty(at: int, top: int, names: Iterator[str]) -> bool:
-    """Remove what is in the folder *at*; folders inside it move to *top*. True if there were any."""
+    """Remove what is in the folder *at*; folders of its folders move to *top*. True if there were any."""
     with os.scandir(at) as entries:
         listed = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    moved = False
     for name, is_folder in listed:
         if not is_folder:
             os.unlink(name, dir_fd=at)
             continue
         with _closing(_open_folder(name, at)) as inner:
             if at == top:
-                _empty(inner, top, names)
+                moved |= _empty(inner, top, names)
                 os.rmdir(name, dir_fd=at)
             else:
                 os.rename(name, next(names), src_dir_fd=at, dst_dir_fd=top)
-    return any(is_folder for _, is_folder in listed)
+                moved = True
+    return moved
 
 
 def _open_folder(name: str, at: int | None) -> int:

@@ -214,7 +214,8 @@ def run_algorithm(message: Message, ports: Ports, attempt: Attempt) -> Message:
             say=lambda line: attempt.report(ALGORITHM_FROM, line),
         )
         packed = made.packed
-        stored = ports.artifacts.put(packed.zip_path, artifact_key(message, "result.zip"), give=True)
+        key = artifact_key(message, "result.zip")
+        stored = ports.artifacts.put(packed.zip_path, key, give=True, measured_as=packed.measured)
     counted = {None: "done", 0: "nothing found"}.get(packed.objects, f"{packed.objects} objects found")
     took = "kept from an earlier order" if made.duration_s is None else f"in {made.duration_s:.1f} s"
     ended = f"{algorithm.name}: {counted} {took}, zip of {stored.size_bytes} bytes"

@@ -10,9 +10,10 @@ from dynsvc import algmeta, archive, provenance
 from dynsvc.algorithms import Algorithm
 from dynsvc.cache import Kept
 from dynsvc.errors import OutputMissing, OutputRefused
+from dynsvc.files import Measured
 from dynsvc.messages import Plan
 from dynsvc.orders import safe_name
-from dynsvc.outputs import OutputFile, OutputLimits, collect
+from dynsvc.outputs import OutputLimits, ResultFile, collect
 
 __all__ = ["Packed", "checked", "pack", "pack_again"]
 
@@ -25,6 +26,8 @@ class Packed:
     """A checked result."""
 
     zip_path: Path
+    #: What the zip is.
+    measured: Measured
     #: Number of objects; 0 for "nothing found"; None where nothing tells.
     objects: int | None
     #: Sentences for the order's log.
@@ -70,11 +73,11 @@ def pack(
     name, outputs = algorithm.name, algorithm.outputs
     files = checked(algorithm, output_dir=output_dir, folder=folder, limits=limits)
     metadata = outputs.metadata_of(files)
-    content: dict[str, Path | OutputFile | bytes] = dict(files)
+    content: dict[str, Path | ResultFile | bytes] = dict(files)
     for each in metadata:
         content[each] = _true_metadata(files[each], plan)
     found = algmeta.found(
-        masks=outputs.masks_of(files), tables=[files[table].path for table in outputs.tables_of(files)]
+        masks=outputs.masks_of(files), tables=[files[table].open for table in outputs.tables_of(files)]
     )
     remarks = list(found.remarks)
     if outputs.metadata and not metadata:
@@ -82,16 +85,18 @@ def pack(
     if provenance.NAME in content:
         content[f"{name}-{provenance.NAME}"] = content.pop(provenance.NAME)
         remarks.append(f"the algorithm's own {provenance.NAME} is in the result as {name}-{provenance.NAME}")
-    zip_path = _zip(
+    zip_path, made = _zip(
         content, algorithm, plan, picture=picture, objects=found.objects, tell=tell, folder=folder
     )
-    return Packed(zip_path=zip_path, objects=found.objects, remarks=tuple(remarks))
+    return Packed(zip_path=zip_path, measured=made, objects=found.objects, remarks=tuple(remarks))
 
 
 def checked(
     algorithm: Algorithm, *, output_dir: Path, folder: Path, limits: OutputLimits
-) -> dict[str, OutputFile]:
-    """Return the files that *algorithm* left, by name; those of its own zip, unpacked into *folder*, too.
+) -> dict[str, ResultFile]:
+    """Return the files that *algorithm* left, by name; those of its own zip, unpacked, too.
+
+    What does not fit into memory is unpacked into *folder*.
 
     Raises
     ------
@@ -99,15 +104,16 @@ def checked(
         As :func:`pack`.
     """
     name, outputs = algorithm.name, algorithm.outputs
-    files = {file.name: file for file in collect(output_dir, name, limits)}
-    outputs.require({file.name: file.size_bytes for file in files.values()}, name)
-    if outputs.archive and outputs.archive in files:
-        # Its own zip was made from the same folder: what lies there loose too is not packed twice.
-        own = archive.unpack(files.pop(outputs.archive), folder / "unpacked", name, limits)
-        if not own:
-            raise OutputMissing(name, f"files in {outputs.archive}", "a zip without entries")
-        files = {file.name: file for file in own} | files
-    return files
+    loose = {file.name: file for file in collect(output_dir, name, limits)}
+    outputs.require({file.name: file.size_bytes for file in loose.values()}, name)
+    packed = loose.pop(outputs.archive or "", None)
+    if packed is None:
+        return dict(loose)
+    # Its own zip was made from the same folder: what lies there loose too is not packed twice.
+    own = archive.unpack(packed, folder / "unpacked", name, limits)
+    if not own:
+        raise OutputMissing(name, f"files in {outputs.archive}", "a zip without entries")
+    return {file.name: file for file in own} | loose
 
 
 def pack_again(
@@ -128,14 +134,14 @@ def pack_again(
     """
     origin = kept.origin
     remark = f"same image, parameters and pixels as order {origin['order_id']}: its result is delivered again"
-    zip_path = _zip(
+    zip_path, made = _zip(
         dict(kept.files), algorithm, plan, picture=picture, objects=kept.objects, tell=tell, folder=folder
     )
-    return Packed(zip_path=zip_path, objects=kept.objects, remarks=(remark,))
+    return Packed(zip_path=zip_path, measured=made, objects=kept.objects, remarks=(remark,))
 
 
 def _zip(
-    content: dict[str, Path | OutputFile | bytes],
+    content: dict[str, Path | ResultFile | bytes],
     algorithm: Algorithm,
     plan: Plan,
     *,
@@ -143,7 +149,7 @@ def _zip(
     objects: int | None,
     tell: Callable[[int | None, str | None], bytes],
     folder: Path,
-) -> Path:
+) -> tuple[Path, Measured]:
     # The original's zip holds its input beside the results, under the order's id.
     name = f"{safe_name(plan.order.job_id)}.{'JPEG' if picture.suffix == '.jpg' else 'PNG'}"
     added = algorithm.outputs.include_input and name not in content
@@ -151,11 +157,10 @@ def _zip(
         content[name] = picture
     content[provenance.NAME] = tell(objects, name if added else None)
     zip_path = folder / "result.zip"
-    archive.build(zip_path, content)
-    return zip_path
+    return zip_path, archive.build(zip_path, content)
 
 
-def _true_metadata(file: OutputFile, plan: Plan) -> bytes:
+def _true_metadata(file: ResultFile, plan: Plan) -> bytes:
     if file.size_bytes > _METADATA_BYTES:
         raise OutputRefused(file.algorithm, file.name, f"metadata of {file.size_bytes} bytes")
     with file.open() as stream:

@@ -24,7 +24,7 @@ from dynsvc import algmeta, archive
 from dynsvc.descriptors import Outputs
 from dynsvc.errors import ArtifactCorrupt, OutputMissing, OutputRefused
 from dynsvc.merge.outlines import Outlines
-from dynsvc.outputs import OutputFile
+from dynsvc.outputs import ResultFile
 from dynsvc.tiles import Grid, Tile
 
 __all__ = ["Counts", "Kind", "Part", "part_of", "read_part"]
@@ -95,11 +95,11 @@ def part_of(
     *,
     grid: Grid,
     tile: Tile,
-    files: Mapping[str, Path | OutputFile],
+    files: Mapping[str, Path | ResultFile],
     outputs: Outputs,
     algorithm: str,
 ) -> Counts:
-    """Write the part of one tile to *path*. It appears complete or not at all; same input, same bytes.
+    """Write the part of one tile to the new file *path*. No file after an error; same input, same bytes.
 
     Parameters
     ----------
@@ -209,7 +209,7 @@ def read_part(path: Path) -> Part:
 
 
 def _mask(
-    tile: Tile, files: Mapping[str, Path | OutputFile], outputs: Outputs, algorithm: str
+    tile: Tile, files: Mapping[str, Path | ResultFile], outputs: Outputs, algorithm: str
 ) -> NDArray[np.bool_]:
     names = outputs.masks_of(files)
     if len(names) != 1:
@@ -295,7 +295,7 @@ def _areas(columns: Sequence[str], rows: Sequence[bytes], outlines: Outlines) ->
     return np.where(np.isfinite(areas), areas, outlines.areas()) if len(areas) else areas
 
 
-def _metadata(files: Mapping[str, Path | OutputFile], outputs: Outputs) -> str | None:
+def _metadata(files: Mapping[str, Path | ResultFile], outputs: Outputs) -> str | None:
     for name in outputs.metadata_of(files):
         if not name.endswith(".csv"):
             content = _content(files[name])
@@ -316,7 +316,7 @@ def _packed(points: NDArray[np.float64], tile: Tile) -> NDArray[Any]:
     return doubled.astype("<i2" if small else "<i4")
 
 
-def _content(file: Path | OutputFile) -> bytes:
+def _content(file: Path | ResultFile) -> bytes:
     with file.open("rb") if isinstance(file, Path) else file.open() as stream:
         return stream.read()
 

@@ -67,9 +67,9 @@ def merge_tiles(
         objects = int(merged.summary["objects"])
         content: dict[str, Path | Any] = dict(merged.files)
         content[provenance.NAME] = _provenance(message, ports, merged.summary, hosts or {})
-        archive.build(folder / "result.zip", content)
+        made = archive.build(folder / "result.zip", content)
         key = artifact_key(message, "result.zip")
-        stored = ports.artifacts.put(folder / "result.zip", key, give=True)
+        stored = ports.artifacts.put(folder / "result.zip", key, give=True, measured_as=made)
     lines = [f"{plan.algorithm}: {objects} objects in {len(every)} tiles, zip of {stored.size_bytes} bytes"]
     if lost:
         lines.append(

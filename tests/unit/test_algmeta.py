@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 
 import pytest
@@ -7,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynsvc.algmeta import KEYS, Found, corrected, found
+from dynsvc.errors import OutputRefused
+from dynsvc.outputs import OutputFile
 
 PREFIX = "TCGA-1.TCGA-1.1001272994_mpp_0.25_x100_y200"
 #: As the program writes it for a picture of 300 x 400 px: as if that were the slide, patch_width = height.
@@ -151,24 +154,25 @@ def test_any_texts_are_corrected_once_for_all(texts):
     assert json.loads(once)["image_width"] == 48002
 
 
-def test_rows_are_objects(tmp_path):
-    first, second = tmp_path / "a.csv", tmp_path / "b.csv"
-    first.write_bytes(b"AreaInPixels,Polygon\n12,[1:2]\n13,[3:4]\n\n")
-    second.write_bytes(b"AreaInPixels,Polygon\r\n12,[1:2]")
+def table(content):
+    return lambda: io.BytesIO(content)
+
+
+def test_rows_are_objects():
+    first = table(b"AreaInPixels,Polygon\n12,[1:2]\n13,[3:4]\n\n")
+    second = table(b"AreaInPixels,Polygon\r\n12,[1:2]")
     assert found(masks=["a-seg.png"], tables=[first, second]) == Found(3)
 
 
-def test_a_mask_without_a_table_means_nothing_found(tmp_path):
+def test_a_mask_without_a_table_means_nothing_found():
     result = found(masks=["a-seg.png"], tables=[])
     assert result.objects == 0
     assert result.remarks == ("nothing found in this region: the mask is empty and there is no table",)
 
 
 @pytest.mark.parametrize("content", [b"", b"AreaInPixels,Polygon\n", b"\n\n"])
-def test_a_table_without_rows_means_nothing_found(tmp_path, content):
-    table = tmp_path / "a-features.csv"
-    table.write_bytes(content)
-    assert found(masks=["a-seg.png"], tables=[table]) == Found(0)
+def test_a_table_without_rows_means_nothing_found(content):
+    assert found(masks=["a-seg.png"], tables=[table(content)]) == Found(0)
 
 
 def test_no_mask_and_no_table_tells_nothing():
@@ -177,7 +181,15 @@ def test_no_mask_and_no_table_tells_nothing():
     assert result.remarks == ("the result has neither mask nor table",)
 
 
-def test_a_table_without_a_mask_is_remarked(tmp_path):
-    table = tmp_path / "a-features.csv"
-    table.write_bytes(b"AreaInPixels\n1\n")
-    assert found(masks=[], tables=[table]) == Found(1, ("the result has a table and no mask",))
+def test_a_table_without_a_mask_is_remarked():
+    only = table(b"AreaInPixels\n1\n")
+    assert found(masks=[], tables=[only]) == Found(1, ("the result has a table and no mask",))
+
+
+def test_a_table_that_has_become_a_link_is_not_followed(tmp_path):
+    (tmp_path / "rows.csv").write_text("AreaInPixels\n1\n")
+    (tmp_path / "output").mkdir()
+    (tmp_path / "output/a.csv").symlink_to(tmp_path / "rows.csv")
+    swapped = OutputFile(algorithm="seg", folder=tmp_path / "output", name="a.csv", size_bytes=15)
+    with pytest.raises(OutputRefused):
+        found(masks=[], tables=[swapped.open])

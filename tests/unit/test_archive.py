@@ -11,8 +11,9 @@ import socket
 import stat
 import struct
 import tempfile
+import tracemalloc
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,15 +21,29 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dynsvc.archive import OutputFile, OutputLimits, build, collect, unpack
+from dynsvc import archive as archives
+from dynsvc.archive import OutputFile, OutputLimits, ResultFile, build, collect, unpack
 from dynsvc.errors import OutputMissing, OutputRefused, StorageUnavailable
-from dynsvc.outputs import discard, name_problem
+from dynsvc.outputs import MemoryFile, discard, name_problem
 
 LIMITS = OutputLimits(max_bytes=1_000_000, max_files=50)
 
 
-def names(files: tuple[OutputFile, ...]) -> list[str]:
+def names(files: Sequence[ResultFile]) -> list[str]:
     return [file.name for file in files]
+
+
+def content(file: ResultFile) -> bytes:
+    with file.open() as stream:
+        return stream.read()
+
+
+@pytest.fixture(params=["memory", "disk"])
+def where(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Small zips are handled in memory; here all of them are, or none."""
+    if request.param == "disk":
+        monkeypatch.setattr(archives, "_MEMORY_BYTES", 0)
+    return str(request.param)
 
 
 def open_files() -> int:
@@ -286,6 +301,27 @@ def test_a_missing_folder_is_already_discarded(tmp_path: Path) -> None:
     discard(tmp_path / "none")
 
 
+def test_a_link_in_the_place_of_a_folder_is_removed_and_not_followed(tmp_path: Path) -> None:
+    for place in ("others", "empty"):
+        (tmp_path / place).mkdir()
+        (tmp_path / "output").symlink_to(place, target_is_directory=True)
+        (tmp_path / "others/file").touch()
+        discard(tmp_path / "output")
+        assert sorted(path.name for path in tmp_path.iterdir() if path.is_symlink()) == []
+    assert (tmp_path / "others/file").exists()
+    assert (tmp_path / "empty").is_dir()
+
+
+def test_links_in_a_folder_are_removed_and_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "others/deep").mkdir(parents=True)
+    (tmp_path / "others/file").touch()
+    (tmp_path / "output/deep/er").mkdir(parents=True)
+    for place in ("output/link", "output/deep/link", "output/deep/er/link"):
+        (tmp_path / place).symlink_to(tmp_path / "others", target_is_directory=True)
+    discard(tmp_path / "output")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["deep", "file", "others"]
+
+
 # names
 
 
@@ -337,16 +373,18 @@ def special(name: str, mode: int) -> zipfile.ZipInfo:
     return entry
 
 
-def test_a_zip_is_unpacked(tmp_path: Path) -> None:
+def test_a_zip_is_unpacked(tmp_path: Path, where: str) -> None:
     (tmp_path / "output.zip").write_bytes(zipped(("b/c.csv", b"12"), ("a.png", b"1"), ("b/", b"")))
     files = unpack(tmp_path / "output.zip", tmp_path / "files", "seg", LIMITS)
-    assert [(file.name, file.size_bytes, file.path.read_bytes()) for file in files] == [
+    assert [(file.name, file.size_bytes, content(file)) for file in files] == [
         ("a.png", 1, b"1"),
         ("b/c.csv", 2, b"12"),
     ]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["files", "output.zip"]
+    written = {"memory": [], "disk": ["files"]}[where]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [*written, "output.zip"]
 
 
+@pytest.mark.usefixtures("where")
 def test_a_zip_found_in_an_output_folder_is_unpacked(tmp_path: Path) -> None:
     (tmp_path / "output").mkdir()
     (tmp_path / "output/r.zip").write_bytes(zipped(("a", b"1")))
@@ -354,11 +392,13 @@ def test_a_zip_found_in_an_output_folder_is_unpacked(tmp_path: Path) -> None:
     assert names(unpack(found, tmp_path / "files", "seg", LIMITS)) == ["a"]
 
 
+@pytest.mark.usefixtures("where")
 def test_a_zip_without_entries_gives_no_files(tmp_path: Path) -> None:
     (tmp_path / "output.zip").write_bytes(zipped())
     assert unpack(tmp_path / "output.zip", tmp_path / "files", "seg", LIMITS) == ()
 
 
+@pytest.mark.usefixtures("where")
 def test_what_the_zip_program_writes_is_unpacked(tmp_path: Path) -> None:
     """Entries with a data descriptor and Unix extra fields, as the legacy programs produce."""
     buffer = io.BytesIO()
@@ -419,6 +459,7 @@ def _huge_table() -> bytes:
     return one[:end] + bytes(tail)
 
 
+@pytest.mark.usefixtures("where")
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
@@ -434,6 +475,8 @@ def _huge_table() -> bytes:
         (zipped((special("a", stat.S_IFIFO | 0o666), b"")), "special file"),
         (zipped(("a", b"1"), ("a/b", b"2")), "as a file and as a folder"),
         (zipped(("a/b", b"1"), ("a", b"2")), "as a file and as a folder"),
+        (zipped(("a", b"1"), ("a.b", b""), ("a/b/", b"")), "as a file and as a folder"),
+        (zipped(("a/", b""), ("a", b"2")), "twice"),
         (zipped(*((f"{number}", b"") for number in range(51))), "more than 50 entries"),
         (zipped(("a", bytes(1_000_001))), "more than 1000000 bytes"),
         (zipped(("a", bytes(600_000)), ("b", bytes(600_000))), "more than 1000000 bytes"),
@@ -456,6 +499,7 @@ def test_a_zip_that_cannot_be_trusted_is_refused_and_leaves_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["output.zip"]
 
 
+@pytest.mark.usefixtures("where")
 def test_a_name_that_is_in_the_zip_twice_is_refused(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="Duplicate"):
         data = zipped(("a", b"1"), ("a", b"2"))
@@ -472,6 +516,7 @@ def test_a_missing_or_empty_zip_is_a_missing_output(tmp_path: Path, content: byt
         unpack(tmp_path / "output.zip", tmp_path / "files", "seg", LIMITS)
 
 
+@pytest.mark.usefixtures("where")
 def test_a_zip_that_is_a_link_is_refused(tmp_path: Path) -> None:
     (tmp_path / "real.zip").write_bytes(zipped(("a", b"1")))
     (tmp_path / "output.zip").symlink_to("real.zip")
@@ -479,11 +524,50 @@ def test_a_zip_that_is_a_link_is_refused(tmp_path: Path) -> None:
         unpack(tmp_path / "output.zip", tmp_path / "files", "seg", LIMITS)
 
 
-def test_a_full_disk_while_unpacking_is_transient_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_full_disk_while_unpacking_is_transient_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archives, "_MEMORY_BYTES", 800_000)
     (tmp_path / "output.zip").write_bytes(zipped(("a", bytes(900_000))))
     with file_size_limit(100_000), pytest.raises(StorageUnavailable):
         unpack(tmp_path / "output.zip", tmp_path / "files", "seg", LIMITS)
     assert [path.name for path in tmp_path.iterdir()] == ["output.zip"]
+
+
+def test_no_more_is_held_in_memory_than_a_zip_declares(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "output.zip").write_bytes(_lying_size())
+    with pytest.raises(OutputRefused), allocated_at_most(1_000_000):
+        unpack(tmp_path / "output.zip", tmp_path / "files", "seg", LIMITS)
+    monkeypatch.setattr(archives, "_MEMORY_BYTES", 10_000)
+    (tmp_path / "output.zip").write_bytes(zipped(("a", bytes(900_000))))
+    (file,) = unpack(tmp_path / "output.zip", tmp_path / "files", "seg", LIMITS)
+    assert isinstance(file, OutputFile)  # small as it is packed
+
+
+def test_a_zip_that_has_grown_since_it_was_found_is_not_read_into_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archives, "_MEMORY_BYTES", 10_000)
+    (tmp_path / "output").mkdir()
+    (tmp_path / "output/r.zip").write_bytes(zipped(("a", b"1")))
+    (found,) = collect(tmp_path / "output", "seg", LIMITS)
+    (tmp_path / "output/r.zip").write_bytes(zipped(("b", os.urandom(20_000))))
+    (file,) = unpack(found, tmp_path / "files", "seg", LIMITS)
+    assert isinstance(file, OutputFile)
+    assert (file.name, file.size_bytes) == ("b", 20_000)
+
+
+@contextmanager
+def allocated_at_most(limit_bytes: int) -> Iterator[None]:
+    tracemalloc.start()
+    try:
+        yield
+    finally:
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert peak < limit_bytes
 
 
 _GOOD = zipped(
@@ -491,6 +575,7 @@ _GOOD = zipped(
 )
 
 
+@pytest.mark.usefixtures("where")
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     changes=st.lists(st.tuples(st.integers(0, len(_GOOD) - 1), st.integers(0, 255)), min_size=1, max_size=6),
@@ -514,6 +599,7 @@ def test_a_damaged_zip_is_unpacked_or_refused_but_never_anything_else(
 # build
 
 
+@pytest.mark.usefixtures("where")
 def test_the_same_files_give_the_same_zip(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_bytes(b"1,2\n" * 1000)
     first = build(tmp_path / "1.zip", {"x.csv": tmp_path / "x.csv", "a.json": b"{}"})
@@ -521,9 +607,11 @@ def test_the_same_files_give_the_same_zip(tmp_path: Path) -> None:
     (tmp_path / "x.csv").chmod(0o600)
     second = build(tmp_path / "2.zip", {"a.json": b"{}", "x.csv": (tmp_path / "x.csv").read_bytes()})
     assert (tmp_path / "1.zip").read_bytes() == (tmp_path / "2.zip").read_bytes()
-    assert first == second == hashlib.sha256((tmp_path / "1.zip").read_bytes()).hexdigest()
+    packed = (tmp_path / "1.zip").read_bytes()
+    assert first == second == (hashlib.sha256(packed).hexdigest(), len(packed))
 
 
+@pytest.mark.usefixtures("where")
 def test_a_built_zip_holds_the_files(tmp_path: Path) -> None:
     (tmp_path / "picture.JPEG").write_bytes(b"\xff\xd8" * 500)
     build(
@@ -541,21 +629,42 @@ def test_a_built_zip_holds_the_files(tmp_path: Path) -> None:
         assert archive.read("picture.JPEG") == b"\xff\xd8" * 500
 
 
+@pytest.mark.usefixtures("where")
 def test_a_built_zip_can_be_unpacked_again(tmp_path: Path) -> None:
     build(tmp_path / "1.zip", {"a": b"1", "b/c": b"2"})
     assert names(unpack(tmp_path / "1.zip", tmp_path / "files", "seg", LIMITS)) == ["a", "b/c"]
 
 
-def test_an_existing_zip_is_replaced_as_a_whole(tmp_path: Path) -> None:
-    (tmp_path / "1.zip").write_bytes(b"old")
+@pytest.mark.usefixtures("where")
+def test_a_zip_that_cannot_be_built_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(StorageUnavailable):
-        build(tmp_path / "1.zip", {"a": tmp_path / "missing"})
-    assert (tmp_path / "1.zip").read_bytes() == b"old"
-    build(tmp_path / "1.zip", {"a": b"1"})
-    assert zipfile.is_zipfile(tmp_path / "1.zip")
-    assert [path.name for path in tmp_path.iterdir()] == ["1.zip"]
+        build(tmp_path / "1.zip", {"a": b"1", "b": tmp_path / "missing"})
+    assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("where")
+def test_a_file_that_is_there_is_not_touched(tmp_path: Path) -> None:
+    (tmp_path / "1.zip").write_bytes(b"another's")
+    with pytest.raises(StorageUnavailable, match="File exists"):
+        build(tmp_path / "1.zip", {"a": b"1"})
+    assert (tmp_path / "1.zip").read_bytes() == b"another's"
+
+
+def test_a_zip_is_the_same_in_memory_and_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {"a.png": os.urandom(100_000), "b.csv": b"1,2\n" * 30_000, "c": b"", "d.jpg": os.urandom(70_000)}
+    built = build(tmp_path / "memory.zip", files)
+    for limit in (0, 1000, 100_100, 150_000):
+        monkeypatch.setattr(archives, "_MEMORY_BYTES", limit)
+        assert build(tmp_path / f"{limit}.zip", files) == built
+        assert (tmp_path / f"{limit}.zip").read_bytes() == (tmp_path / "memory.zip").read_bytes()
+
+
+def test_a_file_held_in_memory_is_packed_like_any_other(tmp_path: Path) -> None:
+    held = MemoryFile(algorithm="seg", name="a.csv", content=b"1,2\n")
+    assert build(tmp_path / "1.zip", {"a.csv": held}) == build(tmp_path / "2.zip", {"a.csv": b"1,2\n"})
+
+
+@pytest.mark.usefixtures("where")
 def test_a_full_disk_while_building_is_transient_and_leaves_nothing(tmp_path: Path) -> None:
     with file_size_limit(1000), pytest.raises(StorageUnavailable):
         build(tmp_path / "1.zip", {"a.png": bytes(100_000)})

@@ -18,6 +18,7 @@ import pytest
 
 from dynsvc.artifacts import Artifact, ArtifactStore
 from dynsvc.errors import ArtifactCorrupt, ArtifactMissing, SettingsInvalid, StorageUnavailable
+from dynsvc.files import created
 from tests.support.services import missing
 
 
@@ -61,6 +62,24 @@ def test_a_file_that_is_given_away_is_stored_like_any_other(
     artifact = store.put(file, "orders/14/given.png", give=True)
     assert artifact.sha256 == hashlib.sha256(content).hexdigest()
     assert store.get(artifact, tmp_path / "copy.png").read_bytes() == content
+
+
+def test_what_was_measured_while_a_file_was_written_is_not_measured_again(
+    store: ArtifactStore, tmp_path: Path
+) -> None:
+    known = created(tmp_path / "a.zip", b"packed")
+    artifact = store.put(tmp_path / "a.zip", "orders/14/a.zip", give=True, measured_as=known)
+    assert (artifact.sha256, artifact.size_bytes) == (hashlib.sha256(b"packed").hexdigest(), 6)
+    assert store.get(artifact, tmp_path / "copy").read_bytes() == b"packed"
+
+
+def test_a_given_file_takes_the_place_of_an_older_one(
+    store: ArtifactStore, file: Path, tmp_path: Path
+) -> None:
+    store.put(file, "orders/14/a")
+    new = created(tmp_path / "new", b"new")
+    artifact = store.put(tmp_path / "new", "orders/14/a", give=True, measured_as=new)
+    assert store.get(artifact, tmp_path / "copy").read_bytes() == b"new"
 
 
 def test_a_file_from_another_file_system_is_copied(tmp_path: Path) -> None:

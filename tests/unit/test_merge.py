@@ -230,6 +230,7 @@ def test_a_part_is_the_same_each_time_and_small(tmp_path: Path) -> None:
     tile = next(PAIR.tiles())
     path, _ = tiled.part(labels, PAIR, tile, tmp_path)
     before = path.read_bytes()
+    path.unlink()
     assert tiled.part(labels, PAIR, tile, tmp_path)[0].read_bytes() == before
 
 
