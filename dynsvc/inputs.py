@@ -49,7 +49,8 @@ def place(
     """
     declared = algorithm.input
     target = input_dir / declared.file_name(picture.suffix)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.parent != input_dir:
+        target.parent.mkdir(parents=True)
     if declared.format in ("any", _FORMATS.get(picture.suffix)):
         try:
             os.link(picture, target)

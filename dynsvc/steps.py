@@ -97,8 +97,7 @@ def workspace(ports: Ports, message: Message) -> Iterator[Path]:
     """A fresh folder of this host for one step; gone afterwards."""
     parent = ports.settings.scratch / "work"
     try:
-        parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f"{safe_name(message.order_id)}-", dir=parent))
+        folder = _fresh(parent, f"{safe_name(message.order_id)}-")
     except OSError as error:
         raise StorageUnavailable(str(parent), error.strerror or str(error)) from error
     try:
@@ -110,6 +109,14 @@ def workspace(ports: Ports, message: Message) -> Iterator[Path]:
         except DynsvcError as error:
             # The step is done, and must not be done again for that. The folder is swept by its age.
             log.warning("working folder not removed", folder=str(folder), error=str(error))
+
+
+def _fresh(parent: Path, prefix: str) -> Path:
+    try:
+        return Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    except FileNotFoundError:
+        parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
 
 
 @contextmanager

@@ -151,7 +151,7 @@ class HostAdmission:
         """
         with self._ledger.locked():
             running, waiting = self._ledger.running(), self._ledger.waiting()
-        return self._capacity(idle=False), running, waiting
+        return self._capacity(self._host(), idle=False), running, waiting
 
     @contextmanager
     def admit(
@@ -168,28 +168,22 @@ class HostAdmission:
         gpus = self.gpus if need.gpus else ()
         if need.gpus:
             require_gpus(need.gpus, need.gpu_memory_mib, gpus)
-        self._require(run, need)
-        entry = self._take(run, need, gpus, ended, waits)
+        host = self._host()
+        _require(run, need, host)
+        entry = self._take(run, need, host, gpus, ended=ended, waits=waits)
         try:
             yield replace(run, gpu_ids=tuple(entry.gpus))
         finally:
             entry.close()
             self._bell.ring()
 
-    def _require(self, run: Run, need: Need) -> None:
-        capacity = Capacity.of_host(self._settings.host_cpus, self._settings.host_memory_mib)
-        if need.cpus > capacity.cpus + 1e-6:
-            has = f"{need.cpus:g} CPUs, this host has {capacity.cpus:g} (DYNSVC_HOST_CPUS)"
-            raise AlgorithmUnavailable(run.algorithm, f"it needs {has}")
-        if need.memory_mib > capacity.total_mib:
-            has = f"{need.memory_mib} MiB of memory, this host has {capacity.total_mib} MiB"
-            raise AlgorithmUnavailable(run.algorithm, f"it needs {has} (DYNSVC_HOST_MEMORY_MIB)")
-
     def _take(
         self,
         run: Run,
         need: Need,
+        host: Capacity,
         gpus: Sequence[Gpu],
+        *,
         ended: Callable[[], bool],
         waits: Callable[[str], None],
     ) -> Entry:
@@ -200,11 +194,11 @@ class HostAdmission:
                 with self._ledger.locked():
                     running, queue = self._ledger.running(), self._ledger.waiting()
                     before = [_need(other) for other in queue if waiting is None or other.name < waiting.name]
-                    capacity = self._capacity(idle=not running)
+                    capacity = self._capacity(host, idle=not running)
                     shares = turn(need, before, running, capacity, gpus)
                     if shares is not None:
-                        return self._ledger.hold(_entry(run, need, shares))
-                    waiting = waiting or self._ledger.queue(_entry(run, need, {}))
+                        return self._ledger.hold(_entry(run, need, shares), running)
+                    waiting = waiting or self._ledger.queue(_entry(run, need, {}), queue)
                 waited_s = time.monotonic() - began
                 if ended():
                     raise AttemptEnded(run.order_id, f"ended while {run.algorithm} waited for its turn")
@@ -219,9 +213,11 @@ class HostAdmission:
             if waiting:
                 waiting.close()
 
-    def _capacity(self, *, idle: bool) -> Capacity:
+    def _host(self) -> Capacity:
+        return Capacity.of_host(self._settings.host_cpus, self._settings.host_memory_mib)
+
+    def _capacity(self, host: Capacity, *, idle: bool) -> Capacity:
         """Return what runs may use; free memory is measured while none runs, and remembered."""
-        host = Capacity.of_host(self._settings.host_cpus, self._settings.host_memory_mib)
         if self._settings.host_memory_mib is not None:
             return host
         free_mib = None if idle else self._ledger.remembered_mib()
@@ -229,6 +225,15 @@ class HostAdmission:
             free_mib = host.free_mib()
             self._ledger.remember_mib(free_mib)
         return replace(host, memory_mib=free_mib)
+
+
+def _require(run: Run, need: Need, host: Capacity) -> None:
+    if need.cpus > host.cpus + 1e-6:
+        has = f"{need.cpus:g} CPUs, this host has {host.cpus:g} (DYNSVC_HOST_CPUS)"
+        raise AlgorithmUnavailable(run.algorithm, f"it needs {has}")
+    if need.memory_mib > host.total_mib:
+        has = f"{need.memory_mib} MiB of memory, this host has {host.total_mib} MiB"
+        raise AlgorithmUnavailable(run.algorithm, f"it needs {has} (DYNSVC_HOST_MEMORY_MIB)")
 
 
 def _need(entry: Entry) -> Need:

@@ -13,6 +13,7 @@ _RESERVE_MIB, _RESERVE_PART = 512, 0.1
 #: Where a container's own memory limit is told; the value is a huge number or ``max`` without one.
 _CGROUP = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 _MIB = 1 << 20
+_FILE_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,19 +41,24 @@ class Capacity:
 
 
 def _total_mib() -> int:
-    return min(_meminfo("MemTotal"), *(_limit_mib(Path(path)) for path in _CGROUP))
+    return min(_meminfo("MemTotal"), *(_limit_mib(path) for path in _CGROUP))
 
 
 def _meminfo(key: str) -> int:
-    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+    for line in _text("/proc/meminfo").splitlines():
         if line.startswith(f"{key}:"):
             return int(line.split()[1]) // 1024
     raise LookupError(f"/proc/meminfo has no {key}")
 
 
-def _limit_mib(path: Path) -> int:
+def _text(path: str) -> str:
+    with Path(path).open("rb", buffering=0) as stream:
+        return stream.read(_FILE_BYTES).decode("ascii")  # the kernel gives it in one piece
+
+
+def _limit_mib(path: str) -> int:
     try:
-        text = path.read_text(encoding="ascii").strip()
+        text = _text(path).strip()
     except OSError:
         text = ""
     return int(text) // _MIB if text.isdigit() else 1 << 40

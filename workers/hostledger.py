@@ -7,7 +7,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ __all__ = ["Entry", "HostLedger"]
 #: The ledger's lock is held for milliseconds.
 _LOCK_S = 30.0
 _PAUSE_S = 0.002
+_NUMBER_BYTES = 32
 
 
 @dataclass(slots=True, kw_only=True)
@@ -38,6 +39,11 @@ class Entry:
     name: str = ""
     _path: Path | None = None
     _fd: int = -1
+
+    @property
+    def open(self) -> bool:
+        """Whether this process made it and has not given back what it holds."""
+        return self._path is not None
 
     def close(self) -> None:
         """Give back what it holds."""
@@ -60,6 +66,8 @@ class HostLedger:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._running, self._waiting = folder / "running", folder / "waiting"
+        #: Of this process, by path. They live as long as it does: no lock has to be asked for.
+        self._own: dict[Path, Entry] = {}
         # A file's lock can only be asked for again and again; threads wait for each other first.
         self._turn = threading.Lock()
 
@@ -77,9 +85,7 @@ class HostLedger:
             raise self._not_free()
         try:
             with self._errors():
-                for folder in (self._running, self._waiting):
-                    folder.mkdir(parents=True, exist_ok=True)
-                fd = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                fd = _opened(self._folder / "lock", os.O_RDWR | os.O_CREAT)
             try:
                 while not _lock(fd):
                     if time.monotonic() > deadline:
@@ -103,18 +109,19 @@ class HostLedger:
         """Return who waits, the longest first."""
         return self._living(self._waiting)
 
-    def hold(self, entry: Entry) -> Entry:
-        """Write what a run holds from now on."""
-        return self._write(entry, self._running)
+    def hold(self, entry: Entry, beside: Sequence[Entry]) -> Entry:
+        """Write what a run holds from now on, beside all that is :meth:`running`."""
+        return self._write(entry, self._running, beside)
 
-    def queue(self, entry: Entry) -> Entry:
-        """Write what a run waits for, behind all others."""
-        return self._write(entry, self._waiting)
+    def queue(self, entry: Entry, behind: Sequence[Entry]) -> Entry:
+        """Write what a run waits for, behind all that is :meth:`waiting`."""
+        return self._write(entry, self._waiting, behind)
 
     def remembered_mib(self) -> int | None:
         """Return the free memory as it was when no run went on, or None where nobody looked."""
         try:
-            return int((self._folder / "free_mib").read_text(encoding="ascii"))
+            with (self._folder / "free_mib").open("rb", buffering=0) as stream:
+                return int(stream.read(_NUMBER_BYTES))
         except (OSError, ValueError):
             return None
 
@@ -124,33 +131,44 @@ class HostLedger:
         partial.write_text(str(free_mib), encoding="ascii")
         partial.replace(self._folder / "free_mib")
 
-    def _write(self, entry: Entry, folder: Path) -> Entry:
-        last = max((int(path.name) for path in folder.iterdir() if path.name.isdigit()), default=0)
+    def _write(self, entry: Entry, folder: Path, others: Sequence[Entry]) -> Entry:
+        last = max((int(other.name) for other in others), default=0)
         # A name is never given twice, also after the last file is gone: a number that only grows.
         entry.name = f"{max(last + 1, time.time_ns()):020d}"
         path = folder / entry.name
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fd = _opened(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         fcntl.flock(fd, fcntl.LOCK_EX)
         document = {key: value for key, value in asdict(entry).items() if not key.startswith("_")}
         os.write(fd, json.dumps({**document, "pid": os.getpid()}).encode())
         entry._path, entry._fd = path, fd  # noqa: SLF001
+        self._own = {path: own for path, own in self._own.items() if own.open} | {path: entry}
         return entry
 
     def _living(self, folder: Path) -> list[Entry]:
-        found: list[Entry] = []
-        for path in sorted(folder.iterdir()):
-            with suppress(FileNotFoundError):  # closed in this moment: closing needs no lock
-                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-                try:
-                    if _lock(fd, shared=True):
-                        path.unlink(missing_ok=True)
-                        continue
-                    document = json.loads(os.read(fd, 1 << 16))
-                finally:
-                    os.close(fd)
-                document.pop("pid")
-                found.append(Entry(**document))
-        return found
+        try:
+            names = sorted(os.listdir(folder))  # noqa: PTH208 - a path is made for those that are opened
+        except FileNotFoundError:
+            return []
+        found = (self._entry(folder / name) for name in names)
+        return [entry for entry in found if entry is not None]
+
+    def _entry(self, path: Path) -> Entry | None:
+        """Return an entry, or None where nobody holds it any more; its file is gone then."""
+        own = self._own.get(path)
+        if own is not None and own.open:
+            return own
+        with suppress(FileNotFoundError):  # closed in this moment: closing needs no lock
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                if _lock(fd, shared=True):
+                    path.unlink(missing_ok=True)
+                    return None
+                document = json.loads(os.read(fd, 1 << 16))
+            finally:
+                os.close(fd)
+            document.pop("pid")
+            return Entry(**document)
+        return None
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -159,6 +177,15 @@ class HostLedger:
         except OSError as error:
             place = str(error.filename or self._folder)
             raise StorageUnavailable(place, f"host's ledger: {error.strerror or error}") from error
+
+
+def _opened(path: Path, flags: int) -> int:
+    """Open or make a file; its folder is made where it is missing."""
+    try:
+        return os.open(path, flags | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
 
 def _lock(fd: int, *, shared: bool = False) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import threading
@@ -25,7 +26,7 @@ from dynsvc.runtime import Limits, Run
 from dynsvc.settings import Settings
 from workers.admission import HostAdmission, Need, turn
 from workers.capacity import Capacity
-from workers.hostledger import Entry
+from workers.hostledger import Entry, HostLedger
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -310,6 +311,43 @@ def test_free_memory_is_measured_while_nothing_runs(settings: Settings) -> None:
         assert noted.read_text() == "17"
     assert other.started.wait(20)
     other.finish()
+
+
+def test_a_ledger_whose_folders_were_removed_goes_on(settings: Settings) -> None:
+    """Where it lies below /tmp, old empty folders are removed there."""
+    admission = HostAdmission(settings)
+    with admission.admit(made(memory_mib=700), ended=never):
+        pass
+    for gone in ("host/running", "host"):
+        shutil.rmtree(settings.scratch / gone)
+        with admission.admit(made("1", memory_mib=700), ended=never):
+            other = Waiter(admission, made("2", memory_mib=400))
+            waits(settings.scratch, 1)
+            assert len(admission.usage()[1]) == 1
+        assert other.started.wait(20)
+        other.finish()
+
+
+def test_a_process_sees_its_own_runs_and_those_of_others_alike(settings: Settings) -> None:
+    here, there = HostAdmission(settings), HostAdmission(settings)
+    with here.admit(made("1", memory_mib=100), ended=never), there.admit(made("2"), ended=never):
+        seen = [[(entry.order_id, entry.memory_mib) for entry in each.usage()[1]] for each in (here, there)]
+        assert seen == [[("1", 100), ("2", 100)]] * 2
+    assert here.usage()[1:] == ([], [])
+
+
+def test_names_in_the_ledger_grow_also_when_the_clock_is_set_back(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = HostLedger(settings.host_folder)
+    with ledger.locked():
+        first = ledger.queue(entry(1), ledger.waiting())
+        monkeypatch.setattr("workers.hostledger.time.time_ns", lambda: 5)
+        second = ledger.queue(entry(2), ledger.waiting())
+        assert [each.memory_mib for each in ledger.waiting()] == [1, 2]
+        first.close()
+        second.close()
+        assert ledger.waiting() == []
 
 
 # The decision alone
