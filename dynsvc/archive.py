@@ -212,10 +212,13 @@ class _Spool:
 
 
 def _unpack(stream: BinaryIO, source: OutputFile, folder: Path, limits: OutputLimits) -> Sequence[ResultFile]:
-    packed = stream.read(_MEMORY_BYTES + 1) if source.size_bytes <= _MEMORY_BYTES else None
-    small = packed is not None and len(packed) <= _MEMORY_BYTES
+    small = source.size_bytes <= _MEMORY_BYTES
+    if small:
+        packed = stream.read(source.size_bytes + 1)
+        small = len(packed) <= source.size_bytes
+        stream = io.BytesIO(packed) if small else stream
     table_bytes = max(limits.max_files * _TABLE_BYTES_PER_FILE, _CHUNK_BYTES)
-    bounded = _Bounded(io.BytesIO(packed) if packed and small else stream, table_bytes)
+    bounded = _Bounded(stream, table_bytes)
     with zipfile.ZipFile(cast(BinaryIO, bounded)) as archive:
         entries = archive.infolist()
         if len(entries) > limits.max_files:

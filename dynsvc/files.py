@@ -13,7 +13,8 @@ from typing import BinaryIO, NamedTuple, TypeVar
 
 __all__ = ["Measured", "complete", "copied", "created", "measured", "moved", "published"]
 
-_CHUNK_BYTES = 1 << 20
+#: Python asks for all of it however small a file is, and gives it back.
+_CHUNK_BYTES = 1 << 18
 _PARTIAL = ".partial-"
 _NEW, _MODE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666
 
