@@ -68,6 +68,26 @@ def test_a_run_within_its_bounds_is_only_asked_after(tmp_path: Path) -> None:
         assert ask()
 
 
+def test_the_folders_of_a_run_that_has_just_begun_are_not_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = made(tmp_path)
+    (run.output_dir / "x").write_bytes(bytes(600 * KIB))
+    monkeypatch.setattr("workers.runtimes.bounds._FRESH_S", 60.0)
+    with bounded(run, lambda: False, output=run.output_dir) as ask:
+        assert not ask()
+    monkeypatch.setattr("workers.runtimes.bounds._FRESH_S", 0.0)
+    with bounded(run, lambda: False, output=run.output_dir) as ask, pytest.raises(OutputRefused):
+        ask()
+
+
+def test_what_serves_several_runs_is_looked_at_from_the_beginning(tmp_path: Path) -> None:
+    run = made(tmp_path)
+    (tmp_path / "tmp" / "x").write_bytes(bytes(2 * MIB))
+    with pytest.raises(AlgorithmFailed, match="its limit of 1 MiB in /tmp"):
+        Bound(run, lambda: False, output=run.output_dir, tmp=tmp_path / "tmp")()
+
+
 def test_output_and_temporary_files_have_limits_of_their_own(tmp_path: Path) -> None:
     run = made(tmp_path)
     bound = Bound(run, lambda: False, output=run.output_dir, tmp=tmp_path / "tmp")

@@ -256,6 +256,6 @@ def test_a_scratch_folder_that_cannot_be_made_is_transient(tmp_path: Path) -> No
 
 def test_a_host_that_starts_no_process_is_transient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/nonexistent/bin/python")
-    monkeypatch.setattr(nursery, "_helper", None)
+    monkeypatch.setattr(nursery, "_nursery", nursery._Nursery())
     with pytest.raises(EngineUnavailable, match="no process can be started"):
         run(tmp_path, "true")

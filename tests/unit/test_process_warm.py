@@ -89,7 +89,7 @@ class Host:
         """Ids of the programs that are kept."""
         assert self.runtime._standing
         pool = self.runtime._standing.kept.pool
-        return [held.thing._guarded._guard for held in pool._held]
+        return [held.thing._guarded._guard.pid for held in pool._held]
 
 
 def result(run: Run) -> str:
@@ -97,14 +97,15 @@ def result(run: Run) -> str:
 
 
 def children() -> set[str]:
-    """Ids of what this process and the helper that starts guards have started, but the helper."""
-    helper = str(nursery._helper._process.pid) if nursery._helper else ""
+    """Ids of what this process and the helper that starts guards have started, but it and free guards."""
+    ours = nursery._nursery
+    helper = str(ours._helper._process.pid) if ours._helper else ""
     tasks = [*Path("/proc/self/task").iterdir(), *Path(f"/proc/{helper or 'self'}/task").iterdir()]
     found: set[str] = set()
     for task in tasks:
         with suppress(OSError):  # a thread may end meanwhile
             found.update((task / "children").read_text().split())
-    return found - {helper}
+    return found - {helper} - {str(free.pid) for free in ours._free}
 
 
 @pytest.fixture

@@ -131,7 +131,7 @@ class ApptainerRuntime(HostRuntime):
                     return {}
             return self._labels[executed]
 
-    def _command(self, run: Run, folder: Path, *, kept: bool) -> Command:
+    def _command(self, run: Run, executed: str, folder: Path, *, kept: bool) -> Command:  # noqa: ARG002
         user, _, group = give_folders(run).partition(":")
         # Its /tmp, apart from what Apptainer itself may have to unpack.
         tmp = folder / "tmp"

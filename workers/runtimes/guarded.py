@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import marshal
 import os
 import select
 import signal
+import socket
 import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from dynsvc.errors import EngineUnavailable
 from dynsvc.runtime import Limits
-from workers.runtimes import guard
+from workers.runtimes import guard, nursery
 from workers.runtimes.bounds import file_bytes
-from workers.runtimes.nursery import start_guard
 
 __all__ = ["Command", "Guarded", "Report"]
 
@@ -84,40 +82,9 @@ class Guarded:
         *,
         attached: bool = False,
     ) -> None:
-        self._pid: int | None = None
         self._said = b""
-        ours: list[IO[bytes]] = []
-        theirs: list[int] = []
-
-        def to_read() -> IO[bytes]:
-            end, their_end = os.pipe()
-            ours.append(os.fdopen(end, "rb", buffering=0))
-            theirs.append(their_end)
-            return ours[-1]
-
-        def to_write(buffering: int) -> IO[bytes]:
-            their_end, end = os.pipe()
-            ours.append(os.fdopen(end, "wb", buffering=buffering))
-            theirs.append(their_end)
-            return ours[-1]
-
-        try:
-            self._hold = to_write(-1)
-            self.stdout = to_read()
-            self.stderr = to_read() if attached else None
-            if not attached:
-                theirs.append(os.dup(theirs[-1]))
-            self.status = to_read()
-            #: The program's stdin.
-            self.stdin = to_write(0) if attached else None
-            self._guard = start_guard(theirs)
-        except OSError as error:
-            for stream in ours:
-                stream.close()
-            raise EngineUnavailable("process", f"no process can be started: {error.strerror}") from error
-        finally:
-            for end in theirs:
-                os.close(end)
+        #: Whether the guard hears nothing more after the order, and so can take another.
+        self._reusable = not attached
         order = {
             "program": command.program,
             "argv": list(command.argv),
@@ -126,29 +93,48 @@ class Guarded:
             "timeout_s": limit_s,
             "memory_kib": limits.memory_mib * 1024,
             "pids": limits.pids,
-            "file_bytes": file_bytes(limits),
         }
-        with suppress(BrokenPipeError):  # then the guard said why
-            self._hold.write(marshal.dumps(order))
-            self._hold.flush()
+        # Our end of each, and the program's.
+        pipes: list[tuple[int, int]] = []
+        try:
+            pipes.append(os.pipe())
+            if attached:
+                pipes.append(os.pipe())
+                theirs, ours = os.pipe()
+                pipes.append((ours, theirs))
+            self._guard = nursery.begin(
+                guard.framed(order), [theirs for _, theirs in pipes], file_bytes(limits)
+            )
+        except OSError as error:
+            for ours, _ in pipes:
+                os.close(ours)
+            raise EngineUnavailable("process", f"no process can be started: {error.strerror}") from error
+        finally:
+            for _, theirs in pipes:
+                os.close(theirs)
+        #: The program's standard output; and its error and input, where it is attached.
+        self.streams = tuple(ours for ours, _ in pipes)
+        #: What the guard says comes here.
+        self.status = self._guard.line.fileno()
+        self._closed = False
 
     def limit(self, limit_s: float) -> None:
         """Have the guard end the program this many seconds from now, in place of when it would have.
 
-        Only to be called when the program is known to run.
+        Only for one that is attached, and known to run.
         """
-        with suppress(BrokenPipeError):  # the program has ended
-            self._hold.write(f"{limit_s}\n".encode())
-            self._hold.flush()
+        with suppress(ConnectionError):  # the guard has ended
+            self._guard.line.send(f"{limit_s}\n".encode())
 
     def listen(self) -> bool:
         """Read what the guard says; return whether it goes on."""
-        data = os.read(self.status.fileno(), _READ_BYTES)
+        try:
+            data = self._guard.line.recv(_READ_BYTES)
+        except ConnectionError:  # it was killed before it read all that it was told
+            data = b""
         self._said += data
         words = self._said.split()
-        if self._pid is None and len(words) >= 2 and words[0] == b"started":
-            self._pid = int(words[1])
-        return bool(data)
+        return bool(data) and words[:1] != [b"failed"] and words[2:3] != [b"ended"]
 
     def report(self) -> Report:
         """Return what the guard has said."""
@@ -160,42 +146,57 @@ class Guarded:
         return Report(ended=True, status=int(words[3]), reason=words[4], duration_s=float(words[5]))
 
     def alive(self) -> bool:
-        """Return whether the guard lives: without it nothing holds the program to its limits."""
+        """Return whether the guard lives and watches: without it nothing holds the program to its limits."""
         poll = select.poll()
         poll.register(self.status, select.POLLIN)
-        return not any(event & select.POLLHUP for _, event in poll.poll(0))
+        while poll.poll(0):
+            if not self.listen():
+                return False
+        return True
 
     def memory_used_mib(self) -> int:
         """Return what the program and all that it started use."""
-        family = guard.descendants(self._guard)
+        family = guard.descendants(self._guard.pid)
         return guard.kib(family, "status", guard.QUICK_SUM) // 1024
 
     def kill_group(self) -> None:
         """End the program where its guard cannot: it was killed itself."""
-        if self._pid is not None:
+        words = self._said.split()
+        if words[:1] == [b"started"]:
             with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._pid, signal.SIGKILL)
+                os.killpg(int(words[1]), signal.SIGKILL)
 
     def close(self) -> None:
-        """End the program, all that it started, and the guard."""
-        with suppress(BrokenPipeError):
-            self._hold.close()  # the guard kills all that is left
+        """End the program and all that it started. The guard ends too, or is free for another."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._reusable and self.report().ended:
+            nursery.keep(self._guard)
+        else:
+            self._end()
+        for fd in self.streams:
+            os.close(fd)
+
+    def _end(self) -> None:
+        with suppress(OSError):  # it is gone already
+            self._guard.line.shutdown(socket.SHUT_WR)  # the guard kills all that is left
         if not self._gone():
-            # It still has its end of the pipe, so the number is still its own.
-            os.kill(self._guard, signal.SIGKILL)
+            # It still has its end of the socket, so the number is still its own.
+            os.kill(self._guard.pid, signal.SIGKILL)
             self._gone()
         report = self.report()
         if not report.ended and not report.errno:
             # It was killed. What it said before tells whom it would have ended.
             self.kill_group()
-        for stream in (self.status, self.stdin, self.stdout, self.stderr):
-            if stream:
-                stream.close()
+        self._guard.line.close()
 
     def _gone(self) -> bool:
-        """Wait until the guard has ended: nobody else has its end of the pipe for reports."""
+        """Wait until the guard has ended its program or itself: nobody else has its end of the socket."""
         deadline = time.monotonic() + _GUARD_S
+        poll = select.poll()
+        poll.register(self.status, select.POLLIN)
         while (left_s := deadline - time.monotonic()) > 0:
-            if select.select([self.status], [], [], left_s)[0] and not self.listen():
+            if poll.poll(left_s * 1000) and not self.listen():
                 return True
         return False

@@ -11,6 +11,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -32,6 +33,7 @@ __all__ = ["HostRuntime"]
 
 log = structlog.get_logger(__name__)
 
+_PREFIX = "dynsvc-run-"
 _ASK_S = 0.25
 _READ_BYTES = 1 << 16
 _DRAIN_S = 1.0
@@ -83,7 +85,7 @@ class HostRuntime(ABC):
         return {}
 
     @abstractmethod
-    def _command(self, run: Run, folder: Path, *, kept: bool) -> Command:
+    def _command(self, run: Run, executed: str, folder: Path, *, kept: bool) -> Command:
         """Return how *run* is started in its working *folder*; one that is kept serves others after it."""
 
     @abstractmethod
@@ -126,24 +128,19 @@ class HostRuntime(ABC):
         if run.gpu_ids and not run.limits.gpu_memory_mib and self._standing:
             self._standing.kept.pool.free(run.gpu_ids)
         try:
-            if self._scratch is not None:
-                self._scratch.mkdir(parents=True, exist_ok=True)
-            folder = Path(tempfile.mkdtemp(prefix="dynsvc-run-", dir=self._scratch))
+            folder = self._folder()
         except OSError as error:
             place = str(self._scratch or tempfile.gettempdir())
             raise StorageUnavailable(place, f"no working folder: {error.strerror}") from error
         try:
-            command = self._command(run, folder, kept=False)
+            command = self._command(run, executed, folder, kept=False)
             with (
                 bounded(run, ended, output=run.output_dir, tmp=command.tmp) as ask,
                 _Watched(run, command, folder) as watched,
             ):
                 last_lines, duration_s = watched.wait(Output(on_line), ask, self)
         finally:
-            try:
-                discard(folder)
-            except StorageUnavailable as error:  # how the run ended matters more
-                log.warning("working_folder_left", order_id=run.order_id, error=str(error))
+            _remove(run, folder)
         return RunOutcome(
             duration_s=duration_s,
             last_lines=last_lines,
@@ -167,6 +164,16 @@ class HostRuntime(ABC):
             standing.place.close()
             atexit.unregister(self.close)
 
+    def _folder(self) -> Path:
+        """Return a new working folder."""
+        try:
+            return Path(tempfile.mkdtemp(prefix=_PREFIX, dir=self._scratch))
+        except FileNotFoundError:
+            if self._scratch is None:
+                raise
+            self._scratch.mkdir(parents=True, exist_ok=True)
+            return Path(tempfile.mkdtemp(prefix=_PREFIX, dir=self._scratch))
+
     def _stands(self) -> _Standing:
         """Return what this process keeps: programs cannot be shared with a parent process."""
         with self._lock:
@@ -176,6 +183,16 @@ class HostRuntime(ABC):
                 atexit.register(self.close)
                 self._standing = _Standing(os.getpid(), place, KeptPrograms(place))
             return self._standing
+
+
+def _remove(run: Run, folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()  # most programs leave nothing there
+        return
+    try:
+        discard(folder)
+    except StorageUnavailable as error:  # how the run ended matters more
+        log.warning("working_folder_left", order_id=run.order_id, error=str(error))
 
 
 class _Watched:
@@ -201,7 +218,7 @@ class _Watched:
             The last lines, and how long the program ran in seconds.
         """
         poll = select.poll()
-        printed, status = self._guarded.stdout.fileno(), self._guarded.status.fileno()
+        printed, status = self._guarded.streams[0], self._guarded.status
         open_fds = {printed, status}
         for fd in open_fds:
             poll.register(fd, select.POLLIN)

@@ -29,6 +29,7 @@ __all__ = ["ProcessRuntime"]
 _INTERPRETER = re.compile(
     r"(python|pypy|perl|ruby|node|java|julia|octave|matlab|lua|php)[0-9.]*|R|Rscript|(ba|da|z|k)?sh|busybox|env"
 )
+_OURS = str(Path(sys.executable).parent)
 #: The only variables of the worker that a program inherits: what finds programs and libraries, and language.
 _INHERITED = ("LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH")
 
@@ -75,14 +76,14 @@ class ProcessRuntime(HostRuntime):
     def _executed(self, run: Run) -> str:
         return _resolve(run)
 
-    def _command(self, run: Run, folder: Path, *, kept: bool) -> Command:
+    def _command(self, run: Run, executed: str, folder: Path, *, kept: bool) -> Command:
         inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         inherited.setdefault("LANG", "C.UTF-8")
         # There is no container that hides the other GPUs, so CUDA is told itself. Empty: it sees none.
         inherited |= {**gpu_variables(run), "CUDA_VISIBLE_DEVICES": ",".join(run.gpu_ids)}
         own = {"HOME": str(folder), "TMPDIR": str(folder), "PATH": _search_path()}
         env = environment(run, inherited | own, ids=not kept)
-        return Command(_resolve(run), run.argv, env, folder)
+        return Command(executed, run.argv, env, folder)
 
     def _keeps(self, run: Run) -> bool:
         return run.mode == "warm" and can_be_kept(run)
@@ -104,7 +105,7 @@ class ProcessRuntime(HostRuntime):
 
 def _search_path() -> str:
     """Programs of our own environment come first: it need not be activated for them to be found."""
-    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    return os.pathsep.join([_OURS, os.environ.get("PATH", os.defpath)])
 
 
 def _resolve(run: Run) -> str:

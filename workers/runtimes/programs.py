@@ -36,7 +36,8 @@ class KeptProgram:
     run
         The first run.
     command
-        Makes the command from a run, whose argument list is that of what stays, and from its working folder.
+        Makes the command from a run, whose argument list is that of what stays, from *executed* and from its
+        working folder.
     executed, stated
         What really runs, and what that says of itself, for the outcomes.
     place
@@ -77,14 +78,12 @@ class KeptProgram:
             if self._slot:
                 undo.callback(self._slot.close)
             stays = replace(self._slot.as_seen(run) if self._slot else run, argv=language.argv(run))
-            started = command(stays, self._folder, kept=True)
+            started = command(stays, executed, self._folder, kept=True)
             self._tmp = started.tmp
             limit_s = run.limits.timeout_s + _SLACK_S
             self._guarded = Guarded(started, run.limits, self._folder, limit_s, attached=True)
             undo.callback(self._guarded.close)
-            assert self._guarded.stdin  # noqa: S101  (it is attached)
-            assert self._guarded.stderr  # noqa: S101
-            self._streams = Pipes(self._guarded.stdin, self._guarded.stdout, self._guarded.stderr)
+            self._streams = Pipes(*self._guarded.streams)
             self._conversation = Conversation(self._streams, language)
             self._conversation.wait_ready(run, ended)
             self._guarded.limit(math.inf)

@@ -9,7 +9,7 @@ import struct
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import Any
 
 __all__ = ["Frames", "LineTooLong", "Lines", "Pipes", "Stream", "Streams"]
 
@@ -144,10 +144,10 @@ class Stream(Streams):
 class Pipes(Streams):
     """The pipes of a program on this host, which are closed by whoever made them."""
 
-    def __init__(self, stdin: IO[bytes], stdout: IO[bytes], stderr: IO[bytes]) -> None:
-        self._stdin = stdin.fileno()
+    def __init__(self, stdout: int, stderr: int, stdin: int) -> None:
+        self._stdin = stdin
         os.set_blocking(self._stdin, False)
-        self._numbers = {stdout.fileno(): 1, stderr.fileno(): 2}
+        self._numbers = {stdout: 1, stderr: 2}
         self._poll, self._room = select.poll(), select.poll()
         for fd in self._numbers:
             self._poll.register(fd, select.POLLIN)
