@@ -1,7 +1,7 @@
 """HTTP to the hospital's servers: limits, retries and errors in one place.
 
 Every answer has a time limit and a size limit. A redirect is followed on the same server only. Texts of
-errors and log lines hold no header, no query and no userinfo of a URL. The only module that imports requests.
+errors and log lines hold no header, no query and no userinfo of a URL.
 """
 
 from __future__ import annotations
@@ -10,27 +10,25 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from http.cookiejar import DefaultCookiePolicy
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
-import requests
 import structlog
 from pydantic import SecretStr
-from requests.adapters import HTTPAdapter
+from requests import exceptions
+from urllib3 import BaseHTTPResponse
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
-from dynsvc import __version__
-from dynsvc.errors import DeliveryUnknown, PeerRefused, PeerUnavailable
+from dynsvc.errors import DeliveryUnknown, PeerRefused, PeerUnavailable, StorageUnavailable
 from dynsvc.http.answers import Answer, Verdict, named, refusal
-from dynsvc.http.bodies import beginning, limited, storage, store
-from dynsvc.http.connections import NoAnswerError, broken, limit_headers
+from dynsvc.http.bodies import beginning, complete
+from dynsvc.http.connections import NoAnswerError, broken
 from dynsvc.http.multipart import Form
 from dynsvc.http.patience import Patience
+from dynsvc.http.sessions import Session
 
 __all__ = ["Answer", "Http", "Patience", "Verdict", "named", "refusal"]
 
@@ -43,41 +41,24 @@ _DOCUMENT_BYTES = 4 * 1024 * 1024
 _REDIRECTS = 3
 #: A gateway got no usable answer: the server behind it may have done what it was asked.
 _GATEWAY = frozenset({502, 504})
-#: Kept connections for each peer.
-_CONNECTIONS = 16
+_REDIRECTED = frozenset({301, 302, 303, 307, 308})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Call:
-    """A request, and what becomes of its answer."""
+    """A request, and what is accepted as its answer."""
 
     peer: str
-    request: requests.Request
-    secret_headers: Mapping[str, SecretStr]
-    max_bytes: int
-    verdict: Verdict
+    method: str
+    url: str
     patience: Patience
-    consume: Callable[[Answer, Iterator[bytes]], Answer]
-
-
-class _Session(requests.Session):
-    """A session that keeps no cookies and follows no redirects."""
-
-    def __init__(self, *, use_environment: bool, ca_bundle: Path | None) -> None:
-        super().__init__()
-        self.trust_env = use_environment
-        if ca_bundle is not None:
-            self.verify = str(ca_bundle)
-        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        # No encoding: an encoded body could unpack to any size.
-        self.headers.update({"User-Agent": f"dynsvc/{__version__}", "Accept-Encoding": "identity"})
-        for scheme in ("http://", "https://"):
-            adapter = HTTPAdapter(pool_connections=_CONNECTIONS, pool_maxsize=_CONNECTIONS)
-            limit_headers(adapter.poolmanager)
-            self.mount(scheme, adapter)
-
-    def get_redirect_target(self, resp: requests.Response) -> None:
-        """Return no target: requests would read the redirect's whole body first, without a limit."""
+    verdict: Verdict = refusal
+    params: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    secret_headers: Mapping[str, SecretStr] = field(default_factory=dict)
+    form: Form | None = None
+    #: None: the body is not asked for.
+    max_bytes: int | None = _DOCUMENT_BYTES
 
 
 class Http:
@@ -105,7 +86,7 @@ class Http:
         self._use_environment = use_environment
         self._ca_bundle = ca_bundle
         self._lock = threading.Lock()
-        self._kept: tuple[int, _Session] | None = None
+        self._kept: tuple[int, Session] | None = None
 
     def __enter__(self) -> Http:
         return self
@@ -131,9 +112,8 @@ class Http:
         max_bytes: int = _DOCUMENT_BYTES,
         verdict: Verdict = refusal,
         patience: Patience | None = None,
-        dest: Path | None = None,
     ) -> Answer:
-        """Return the answer to ``GET url``, its body in memory or in a file.
+        """Return the answer to ``GET url``.
 
         Parameters
         ----------
@@ -149,8 +129,6 @@ class Http:
             Gives the error for an answer outside 2xx. Where that is PeerUnavailable, the request is repeated.
         patience
             Limits of this request; the client's own by default.
-        dest
-            File for the body; it appears complete or not at all. The caller deletes it.
 
         Raises
         ------
@@ -158,17 +136,17 @@ class Http:
             The peer said no, redirected to another server, or sent more than *max_bytes* (permanent).
         PeerUnavailable
             No complete answer after all attempts (transient).
-        StorageUnavailable
-            *dest* cannot be written (transient).
         """
         call = _Call(
             peer=peer,
-            request=requests.Request("GET", url, params=dict(params or {}), headers=dict(headers or {})),
+            method="GET",
+            url=url,
+            params=params or {},
+            headers=headers or {},
             secret_headers=secret_headers or {},
             max_bytes=max_bytes,
             verdict=verdict,
             patience=patience or self.patience,
-            consume=_in_memory if dest is None else _into(dest),
         )
         return self._repeated(call)
 
@@ -186,10 +164,6 @@ class Http:
         except (ValueError, RecursionError):
             raise PeerRefused(peer, f"{answer.sentence()}, expected JSON") from None
 
-    def download(self, peer: str, url: str, dest: Path, *, max_bytes: int, **options: Any) -> Answer:
-        """Write the body at *url* to *dest*; options and errors as for :meth:`get`."""
-        return self.get(peer, url, dest=dest, max_bytes=max_bytes, **options)
-
     def status(self, peer: str, url: str) -> int:
         """Return the status of one quick ``GET url``, whatever it is.
 
@@ -200,15 +174,13 @@ class Http:
         """
         call = _Call(
             peer=peer,
-            request=requests.Request("GET", url),
-            secret_headers={},
-            max_bytes=0,
-            verdict=refusal,
+            method="GET",
+            url=url,
+            max_bytes=None,
             patience=replace(self.patience, connect_s=5, read_s=5, answer_s=5),
-            consume=lambda answer, _: answer,
         )
         try:
-            return _exchange(call, self._kept_session()).status
+            return _exchange(call, self._session()).status
         except NoAnswerError as error:
             raise PeerUnavailable(peer, str(error)) from None
 
@@ -250,21 +222,23 @@ class Http:
             The file cannot be read (transient).
         """
         patience = patience or self.patience
-        with storage(path):
+        try:
             form = Form(fields, file_field, path, media_type, longest_s=patience.answer_s)
-        # A connection of its own: a kept one that the peer just closed would look like a lost answer.
-        with form, self._session() as session:
+        except OSError as error:
+            raise StorageUnavailable(str(path.parent), f"{path.name}: {error.strerror or error}") from error
+        with form:
             call = _Call(
                 peer=peer,
-                request=requests.Request("POST", url, data=form, headers={"Content-Type": form.content_type}),
+                method="POST",
+                url=url,
+                headers={"Content-Type": form.content_type},
                 secret_headers=secret_headers or {},
-                max_bytes=_DOCUMENT_BYTES,
+                form=form,
                 verdict=verdict,
                 patience=patience,
-                consume=_in_memory,
             )
             try:
-                answer = _exchange(call, session)
+                answer = _exchange(call, self._session())
             except NoAnswerError as error:
                 if form.sent_completely:
                     raise DeliveryUnknown(peer, f"{error}, after everything was sent") from None
@@ -275,14 +249,12 @@ class Http:
             raise verdict(peer, answer)
         return answer
 
-    def _session(self) -> _Session:
-        return _Session(use_environment=self._use_environment, ca_bundle=self._ca_bundle)
-
-    def _kept_session(self) -> _Session:
+    def _session(self) -> Session:
         with self._lock:
             # A forked child must not speak on its parent's connections.
             if self._kept is None or self._kept[0] != os.getpid():
-                self._kept = (os.getpid(), self._session())
+                session = Session(use_environment=self._use_environment, ca_bundle=self._ca_bundle)
+                self._kept = (os.getpid(), session)
             return self._kept[1]
 
     def _repeated(self, call: _Call) -> Answer:
@@ -294,7 +266,7 @@ class Http:
             attempt += 1
             asked_s = None
             try:
-                answer = _exchange(call, self._kept_session())
+                answer = _exchange(call, self._session())
             except NoAnswerError as error:
                 detail = str(error)
             else:
@@ -311,57 +283,58 @@ class Http:
             time.sleep(pause_s)
 
 
-def _exchange(call: _Call, session: _Session) -> Answer:
-    """Send the request once, and on redirects again; consume the body of a success."""
-    deadline = time.monotonic() + call.patience.answer_s
-    request = call.request
+def _exchange(call: _Call, session: Session) -> Answer:
+    """Send the request once, and on redirects again; read the body of the answer."""
+    patience = call.patience
+    deadline = time.monotonic() + patience.answer_s
+    secrets = {name: value.get_secret_value() for name, value in call.secret_headers.items()}
+    headers = {**call.headers, **secrets}
+    url, params = call.url, call.params
     for _ in range(_REDIRECTS + 1):
-        with _translated(call), _usable(call):
-            prepared = session.prepare_request(request)
-            for name, value in call.secret_headers.items():
-                prepared.headers[name] = value.get_secret_value()
-            response = session.send(
-                prepared,
-                timeout=(call.patience.connect_s, min(call.patience.read_s, call.patience.answer_s)),
-                allow_redirects=False,
-                **session.merge_environment_settings(prepared.url, {}, True, None, None),
+        try:
+            target, response = session.send(
+                call.method,
+                url,
+                params=params,
+                headers=headers,
+                body=call.form,
+                timeout=(patience.connect_s, min(patience.read_s, patience.answer_s)),
             )
-        with response:
-            if response.status_code in (301, 302, 303, 307, 308) and request.method == "GET":
-                target = urljoin(str(prepared.url), response.headers.get("Location", ""))
-                if _server(target) != _server(str(prepared.url)):
-                    raise PeerRefused(call.peer, f"redirects to {named('another server,', target)}")
-                request = requests.Request("GET", target, headers=request.headers)
-                continue
-            with _translated(call):
-                return _read(call, response, deadline)
+        except ValueError:
+            # Its text holds the value itself.
+            raise PeerRefused(call.peer, "cannot be asked: its URL or a header is not usable") from None
+        except (exceptions.RequestException, HTTPError, OSError) as error:
+            raise _no_answer(patience, error) from None
+        try:
+            if response.status not in _REDIRECTED or call.method != "GET":
+                return _read(call, response, deadline, secrets.values())
+        except (HTTPError, OSError) as error:
+            raise _no_answer(patience, error) from None
+        finally:
+            # Of an answer that was not read to its end, the connection cannot be kept.
+            response.close()
+            response.release_conn()
+        url, params = urljoin(target, response.headers.get("Location", "")), {}
+        if _server(url) != _server(target):
+            raise PeerRefused(call.peer, f"redirects to {named('another server,', url)}")
     raise PeerRefused(call.peer, f"redirects more than {_REDIRECTS} times")
 
 
-def _read(call: _Call, response: requests.Response, deadline: float) -> Answer:
+def _read(call: _Call, response: BaseHTTPResponse, deadline: float, secrets: Iterable[str]) -> Answer:
     wish = response.headers.get("Retry-After", "")
-    values = [value.get_secret_value() for value in call.secret_headers.values()]
     answer = Answer(
-        status=response.status_code,
+        status=response.status,
         media_type=response.headers.get("Content-Type", "").partition(";")[0].strip().lower(),
         retry_after_s=float(wish) if wish.isascii() and wish.isdigit() else None,
-        secrets=tuple(text for value in values for text in (value, quote(value, safe="")) if text),
+        secrets=tuple(text for value in secrets for text in (value, quote(value, safe="")) if text),
     )
-    if answer.success:
-        return call.consume(answer, limited(call.peer, response.raw, answer, deadline, call.max_bytes))
-    return replace(answer, body=beginning(response.raw, deadline, _ERROR_BYTES))
-
-
-def _in_memory(answer: Answer, chunks: Iterator[bytes]) -> Answer:
-    return replace(answer, body=b"".join(chunks))
-
-
-def _into(dest: Path) -> Callable[[Answer, Iterator[bytes]], Answer]:
-    def consume(answer: Answer, chunks: Iterator[bytes]) -> Answer:
-        store(chunks, dest)
-        return answer
-
-    return consume
+    if not answer.success:
+        body = beginning(response, deadline, _ERROR_BYTES)
+    elif call.max_bytes is None:
+        body = b""
+    else:
+        body = complete(call.peer, response, answer, deadline, call.max_bytes)
+    return replace(answer, body=body)
 
 
 def _server(url: str) -> tuple[str, str | None, int | None]:
@@ -369,24 +342,10 @@ def _server(url: str) -> tuple[str, str | None, int | None]:
     return parts.scheme, parts.hostname, parts.port
 
 
-@contextmanager
-def _usable(call: _Call) -> Iterator[None]:
-    """Turn complaints about the request itself into PeerRefused; their texts hold the value itself."""
-    try:
-        yield
-    except ValueError:
-        raise PeerRefused(call.peer, "cannot be asked: its URL or a header is not usable") from None
-
-
-@contextmanager
-def _translated(call: _Call) -> Iterator[None]:
-    """Turn errors of requests and urllib3 into ours, without their texts and chains: these hold URLs."""
-    problems = requests.exceptions
-    try:
-        yield
-    except problems.ConnectTimeout:
-        raise NoAnswerError(f"no connection in {call.patience.connect_s:g} s") from None
-    except (problems.Timeout, ReadTimeoutError):
-        raise NoAnswerError(f"no answer in {call.patience.read_s:g} s") from None
-    except (problems.RequestException, HTTPError, OSError) as error:
-        raise NoAnswerError(broken(error)) from None
+def _no_answer(patience: Patience, error: Exception) -> NoAnswerError:
+    """Return the error for one of requests or urllib3, without its text and chain: these hold URLs."""
+    if isinstance(error, exceptions.ConnectTimeout):
+        return NoAnswerError(f"no connection in {patience.connect_s:g} s")
+    if isinstance(error, exceptions.Timeout | ReadTimeoutError):
+        return NoAnswerError(f"no answer in {patience.read_s:g} s")
+    return NoAnswerError(broken(error))

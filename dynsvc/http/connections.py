@@ -7,14 +7,11 @@ never silent and never done; these connections end with it.
 from __future__ import annotations
 
 import contextlib
-import heapq
 import http.client
-import itertools
+import math
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from urllib3 import exceptions
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -22,7 +19,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.poolmanager import PoolManager
 from urllib3.response import HTTPResponse
 
-__all__ = ["NoAnswerError", "broken", "limit_headers"]
+__all__ = ["NoAnswerError", "broken", "limited_connections"]
 
 #: The first of these found in an error's chain names its reason; the most telling come first.
 _REASONS: tuple[tuple[type[BaseException], str], ...] = (
@@ -44,89 +41,103 @@ class NoAnswerError(Exception):
 class _Watch:
     """Shuts sockets down whose time has run out. One thread serves all connections of a process.
 
-    Almost every answer comes in time, so what is watched is only written down; an entry that is done with is
-    dropped when its time has come.
+    Almost every answer comes in time: the thread wakes when the oldest of those was due that it saw waiting,
+    and not for each of them.
     """
 
     def __init__(self) -> None:
-        self._due: list[tuple[float, int, _Watched]] = []
-        self._numbers = itertools.count()
-        self._changed = threading.Condition()
+        self._waiting: set[_Watched] = set()
+        self._wakes_at = math.inf
+        self._changed = threading.Condition(threading.Lock())
         self._thread: threading.Thread | None = None
 
-    def begin(self, watched: _Watched, limit_s: float) -> None:
-        """Shut *watched* down in *limit_s*, if it has not ended until then."""
-        deadline = time.monotonic() + limit_s
+    def begin(self, watched: _Watched) -> None:
+        """Shut *watched* down at its deadline, if it has not ended until then."""
         with self._changed:
-            heapq.heappush(self._due, (deadline, next(self._numbers), watched))
-            # A forked process has no thread yet.
+            # A forked process has no thread yet, and what its parent waits for is not its own.
             if self._thread is None or not self._thread.is_alive():
+                self._waiting = {watched}
+                self._wakes_at = watched.deadline
                 self._thread = threading.Thread(target=self._run, name="http-watch", daemon=True)
                 self._thread.start()
-            elif self._due[0][2] is watched:
+                return
+            self._waiting.add(watched)
+            if watched.deadline < self._wakes_at:
+                self._wakes_at = watched.deadline
                 self._changed.notify()
 
+    def end(self, watched: _Watched) -> None:
+        """Wait no longer."""
+        with self._changed:
+            self._waiting.discard(watched)
+
     def _run(self) -> None:
-        while True:
-            with self._changed:
-                while not self._due or (rest_s := self._due[0][0] - time.monotonic()) > 0:
-                    self._changed.wait(rest_s if self._due else None)
-                watched = heapq.heappop(self._due)[2]
-            watched.run_out()
+        with self._changed:
+            while True:
+                now = time.monotonic()
+                for watched in [watched for watched in self._waiting if watched.deadline <= now]:
+                    self._waiting.discard(watched)
+                    watched.overran = True
+                    with contextlib.suppress(OSError):  # it may have been closed just now
+                        watched.socket.shutdown(socket.SHUT_RDWR)
+                self._wakes_at = min((watched.deadline for watched in self._waiting), default=math.inf)
+                self._changed.wait(None if self._wakes_at == math.inf else self._wakes_at - now)
 
 
 class _Watched:
     """A socket that waits for an answer."""
 
-    def __init__(self, connection_socket: socket.socket) -> None:
-        self._socket: socket.socket | None = connection_socket
-        self._lock = threading.Lock()
+    __slots__ = ("deadline", "overran", "socket")
+
+    def __init__(self, connection_socket: socket.socket, limit_s: float) -> None:
+        self.socket = connection_socket
+        self.deadline = time.monotonic() + limit_s
         self.overran = False
-
-    def run_out(self) -> None:
-        """Shut the socket down, if it still waits."""
-        with self._lock:
-            if self._socket is not None:
-                self.overran = True
-                with contextlib.suppress(OSError):  # it may have been closed just now
-                    self._socket.shutdown(socket.SHUT_RDWR)
-
-    def end(self) -> None:
-        """Wait no longer."""
-        with self._lock:
-            self._socket = None
 
 
 _watch = _Watch()
 
 
-@contextmanager
-def _shut_down_after(connection_socket: socket.socket, limit_s: float | None) -> Iterator[None]:
-    """Shut the socket down when the block runs longer than *limit_s*, and raise TimeoutError then."""
-    if limit_s is None:
-        yield
-        return
-    watched = _Watched(connection_socket)
-    _watch.begin(watched, limit_s)
-    try:
-        yield
-    finally:
-        watched.end()
-        # Cut-off headers would pass as complete ones with an empty body.
-        if watched.overran:
-            raise TimeoutError("the headers of the answer did not end in time")
+class _Limited:
+    """A connection whose read time-out also limits the headers of an answer as a whole."""
+
+    sock: socket.socket
+    timeout: float | None
+
+    def getresponse(self) -> HTTPResponse:
+        if self.timeout is None:
+            return super().getresponse()  # type: ignore[misc,no-any-return]
+        watched = _Watched(self.sock, self.timeout)
+        _watch.begin(watched)
+        try:
+            return super().getresponse()  # type: ignore[misc,no-any-return]
+        finally:
+            _watch.end(watched)
+            # Cut-off headers would pass as complete ones with an empty body.
+            if watched.overran:
+                raise TimeoutError("the headers of the answer did not end in time")
 
 
-class _Connection(HTTPConnection):
-    def getresponse(self) -> HTTPResponse:  # type: ignore[override]
-        with _shut_down_after(self.sock, self.timeout):
-            return super().getresponse()
+class _Fresh(_Limited):
+    """A connection for one request: its pool takes it for dropped afterwards."""
+
+    is_connected = False
 
 
-class _SecureConnection(HTTPSConnection):
-    def getresponse(self) -> HTTPResponse:  # type: ignore[override]
-        with _shut_down_after(self.sock, self.timeout):
-            return super().getresponse()
+class _Connection(_Limited, HTTPConnection):  # type: ignore[misc]
+    pass
+
+
+class _SecureConnection(_Limited, HTTPSConnection):  # type: ignore[misc]
+    pass
+
+
+class _FreshConnection(_Fresh, HTTPConnection):  # type: ignore[misc]
+    pass
+
+
+class _FreshSecureConnection(_Fresh, HTTPSConnection):  # type: ignore[misc]
+    pass
 
 
 class _Pool(HTTPConnectionPool):
@@ -137,9 +148,22 @@ class _SecurePool(HTTPSConnectionPool):
     ConnectionCls = _SecureConnection
 
 
-def limit_headers(pools: PoolManager) -> None:
-    """Make *pools* open connections whose read time-out also limits the headers of an answer as a whole."""
-    pools.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
+class _FreshPool(HTTPConnectionPool):
+    ConnectionCls = _FreshConnection
+
+
+class _FreshSecurePool(HTTPSConnectionPool):
+    ConnectionCls = _FreshSecureConnection
+
+
+def limited_connections(pools: PoolManager, *, fresh: bool) -> None:
+    """Make *pools* open connections whose read time-out also limits the headers of an answer as a whole.
+
+    With *fresh*, no connection is used for a second request.
+    """
+    pools.pool_classes_by_scheme = (
+        {"http": _FreshPool, "https": _FreshSecurePool} if fresh else {"http": _Pool, "https": _SecurePool}
+    )
 
 
 def broken(error: BaseException) -> str:

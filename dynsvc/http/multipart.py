@@ -41,10 +41,10 @@ class Form:
         )
         self._head = "".join(parts).encode()
         self._tail = f"\r\n--{boundary}--\r\n".encode()
-        self._file = path.open("rb")
+        self._file = path.open("rb", buffering=0)
         self._file_bytes = os.fstat(self._file.fileno()).st_size
         self._deadline = time.monotonic() + longest_s
-        #: True from the moment the last byte was handed over: the peer may have the whole form.
+        #: True once the last byte was handed over: the peer may have the whole form.
         self.sent_completely = False
 
     def __enter__(self) -> Form:
@@ -57,18 +57,22 @@ class Form:
         return len(self._head) + self._file_bytes + len(self._tail)
 
     def __iter__(self) -> Iterator[bytes]:
-        yield self._head
-        left = self._file_bytes
+        # What goes before and after the file travels with its first and last bytes.
+        chunk, left = self._head, self._file_bytes
         while left:
             if time.monotonic() > self._deadline:
                 raise TimeoutError("the peer takes the form too slowly")
-            chunk = self._file.read(min(_CHUNK_BYTES, left))
-            if not chunk:
+            read = self._file.read(min(_CHUNK_BYTES, left))
+            if not read:
                 raise OSError(f"the file became shorter by {left} bytes while it was sent")
-            left -= len(chunk)
-            yield chunk
+            left -= len(read)
+            chunk += read
+            if left:
+                yield chunk
+                chunk = b""
+        yield chunk + self._tail
+        # Asked for more: all that was yielded was taken. What failed before lacks at least its last byte.
         self.sent_completely = True
-        yield self._tail
 
 
 def _quoted(text: str) -> str:

@@ -9,25 +9,23 @@ decoded and measured.
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import quote
 
 import structlog
 from PIL import Image
 
-from dynsvc.errors import DynsvcError, PeerRefused, PeerUnavailable, SlideNotFound, StorageUnavailable
+from dynsvc.errors import DynsvcError, PeerRefused, PeerUnavailable, SlideNotFound
 from dynsvc.http import Answer, Http, named, refusal
 from dynsvc.regions import Region
 from dynsvc.slides import Picture, Slide
 from dynsvc.sources.information import Information, pieces
-from dynsvc.sources.pictures import Decoded, decoded, outside, write_png
+from dynsvc.sources.pictures import Expected, decoded, outside, usable_as_sent, write_bytes, write_png
 
 __all__ = ["IiifSource"]
 
@@ -114,21 +112,23 @@ class IiifSource:
             return self._shrunk(slide, region, folder, stem, size_px=size_px, side_px=side_px)
         wanted = list(pieces(region, side_px))
         if len(wanted) == 1:
-            path = self._download(slide, region, folder)
-            try:
-                found = self._decoded(slide, region, region, path)
-                if found.unchanged:
-                    return _kept_as_sent(path, found, folder, stem)
-                return write_png(found.picture, folder / f"{stem}.png")
-            finally:
-                path.unlink(missing_ok=True)
-        with _scratch(folder) as scratch:
-            picture = Image.new("RGB", (region.width_px, region.height_px))
-            for piece, path in self._downloaded(slide, wanted, scratch):
-                part = self._decoded(slide, region, piece, path).picture
-                picture.paste(part, (piece.x_px - region.x_px, piece.y_px - region.y_px))
-                path.unlink()
-            return write_png(picture, folder / f"{stem}.png")
+            return self._whole(slide, region, folder, stem)
+        picture = Image.new("RGB", (region.width_px, region.height_px))
+        for piece, body in self._downloaded(slide, wanted):
+            part = decoded(self.peer, body, _expected(slide, region, piece))
+            picture.paste(part, (piece.x_px - region.x_px, piece.y_px - region.y_px))
+        return write_png(picture, folder / f"{stem}.png")
+
+    def _whole(self, slide: Slide, region: Region, folder: Path, stem: str) -> Picture:
+        """Write *region*, which is asked for in one piece."""
+        body = self._download(slide, region)
+        expected = _expected(slide, region, region)
+        media_type = usable_as_sent(self.peer, body, expected)
+        if media_type is None:
+            return write_png(decoded(self.peer, body, expected), folder / f"{stem}.png")
+        path = folder / f"{stem}{'.jpg' if media_type == 'image/jpeg' else '.png'}"
+        write_bytes(body, path)
+        return Picture(path=path, media_type=media_type, width_px=region.width_px, height_px=region.height_px)
 
     def _shrunk(
         self, slide: Slide, region: Region, folder: Path, stem: str, *, size_px: tuple[int, int], side_px: int
@@ -137,22 +137,21 @@ class IiifSource:
         width_px, height_px = size_px
         picture = Image.new("RGB", size_px)
         plane = Region(x_px=0, y_px=0, width_px=width_px, height_px=height_px)
-        with _scratch(folder) as scratch:
-            for part in pieces(plane, side_px):
-                left, right = (
-                    region.x_px + round(edge * region.width_px / width_px)
-                    for edge in (part.x_px, part.x_px + part.width_px)
-                )
-                top, bottom = (
-                    region.y_px + round(edge * region.height_px / height_px)
-                    for edge in (part.y_px, part.y_px + part.height_px)
-                )
-                piece = Region(x_px=left, y_px=top, width_px=right - left, height_px=bottom - top)
-                # Servers scale one side to what is asked for, and round the other as they like.
-                path = self._download(slide, piece, scratch, size=f"{part.width_px},")
-                found = decoded(self.peer, path, part.width_px, part.height_px, scaled=True)
-                picture.paste(found.picture, (part.x_px, part.y_px))
-                path.unlink()
+        for part in pieces(plane, side_px):
+            left, right = (
+                region.x_px + round(edge * region.width_px / width_px)
+                for edge in (part.x_px, part.x_px + part.width_px)
+            )
+            top, bottom = (
+                region.y_px + round(edge * region.height_px / height_px)
+                for edge in (part.y_px, part.y_px + part.height_px)
+            )
+            piece = Region(x_px=left, y_px=top, width_px=right - left, height_px=bottom - top)
+            # Servers scale one side to what is asked for, and round the other as they like.
+            body = self._download(slide, piece, size=f"{part.width_px},")
+            expected = Expected(width_px=part.width_px, height_px=part.height_px, scaled=True)
+            found = decoded(self.peer, body, expected)
+            picture.paste(found, (part.x_px, part.y_px))
         return write_png(picture, folder / f"{stem}.png")
 
     def check(self) -> str:
@@ -196,27 +195,30 @@ class IiifSource:
 
     def _probe(self, slide: Slide) -> None:
         """Ask for the first pixel, to tell a server without info.json from a slide that it has not."""
-        with tempfile.TemporaryDirectory(prefix="dynsvc-probe-") as scratch:
-            try:
-                self._download(slide, Region(x_px=0, y_px=0, width_px=1, height_px=1), Path(scratch))
-            except PeerRefused as error:
-                log.debug("iiif.probe_refused", slide=slide.location, reason=str(error))
+        try:
+            self._download(slide, Region(x_px=0, y_px=0, width_px=1, height_px=1))
+        except PeerRefused as error:
+            log.debug("iiif.probe_refused", slide=slide.location, reason=str(error))
 
-    def _downloaded(
-        self, slide: Slide, wanted: Sequence[Region], scratch: Path
-    ) -> Iterator[tuple[Region, Path]]:
-        """Yield each piece with its file as it arrives; the first error ends all."""
+    def _downloaded(self, slide: Slide, wanted: Iterable[Region]) -> Iterator[tuple[Region, bytes]]:
+        """Yield each piece with its picture, in order; the first error ends all."""
         with ThreadPoolExecutor(_CONNECTIONS, thread_name_prefix="iiif") as threads:
-            futures = {threads.submit(self._download, slide, piece, scratch): piece for piece in wanted}
+            ahead: deque[tuple[Region, Future[bytes]]] = deque()
             try:
-                for future in as_completed(futures):
-                    yield futures[future], future.result()
+                for piece in wanted:
+                    ahead.append((piece, threads.submit(self._download, slide, piece)))
+                    # No more than these lie in memory.
+                    if len(ahead) > 2 * _CONNECTIONS:
+                        first, arriving = ahead.popleft()
+                        yield first, arriving.result()
+                while ahead:
+                    first, arriving = ahead.popleft()
+                    yield first, arriving.result()
             finally:
                 threads.shutdown(wait=False, cancel_futures=True)
 
-    def _download(self, slide: Slide, piece: Region, scratch: Path, size: str = "full") -> Path:
-        """Store the server's answer for *piece*, by the first of our names that it accepts."""
-        path = scratch / str(piece)
+    def _download(self, slide: Slide, piece: Region, size: str = "full") -> bytes:
+        """Return the server's picture of *piece*, by the first of our names that it accepts."""
         refused: list[tuple[int, PeerRefused]] = []
         for name in (names := self._names):
             statuses: list[int] = []
@@ -226,10 +228,9 @@ class IiifSource:
                 return PeerRefused(peer, answer.sentence()) if answer.status == 501 else refusal(peer, answer)
 
             try:
-                self._http.download(
+                answer = self._http.get(
                     self.peer,
                     self._url(slide, f"{piece}/{size}/0/{name}"),
-                    path,
                     max_bytes=piece.width_px * piece.height_px * _BYTES_PER_PX + _EXTRA_BYTES,
                     headers={"Accept": "image/*"},
                     verdict=verdict,
@@ -244,40 +245,18 @@ class IiifSource:
             if name != names[0]:
                 log.info("iiif.format", peer=self.peer, accepted=name, refused=names[0])
                 self._names = (name, *(other for other in names if other != name))
-            return path
+            return answer.body
         if all(status == 404 for status, _ in refused):
             raise SlideNotFound(self.peer, slide.location)
         raise refused[0][1]
 
-    def _decoded(self, slide: Slide, region: Region, piece: Region, path: Path) -> Decoded:
-        """Decode *piece*. A pixel may be missing at the slide's edge, or where that may be."""
-        right, bottom = piece.x_px + piece.width_px, piece.y_px + piece.height_px
-        return decoded(
-            self.peer,
-            path,
-            piece.width_px,
-            piece.height_px,
-            may_be_narrow=right == (slide.width_px or region.x_px + region.width_px),
-            may_be_low=bottom == (slide.height_px or region.y_px + region.height_px),
-        )
 
-
-def _kept_as_sent(path: Path, found: Decoded, folder: Path, stem: str) -> Picture:
-    suffix = ".jpg" if found.media_type == "image/jpeg" else ".png"
-    final = path.replace(folder / f"{stem}{suffix}")
-    return Picture(
-        path=final, media_type=found.media_type, width_px=found.picture.width, height_px=found.picture.height
+def _expected(slide: Slide, region: Region, piece: Region) -> Expected:
+    """Return what to expect of *piece*. A pixel may be missing at the slide's edge, or where that may be."""
+    right, bottom = piece.x_px + piece.width_px, piece.y_px + piece.height_px
+    return Expected(
+        width_px=piece.width_px,
+        height_px=piece.height_px,
+        may_be_narrow=right == (slide.width_px or region.x_px + region.width_px),
+        may_be_low=bottom == (slide.height_px or region.y_px + region.height_px),
     )
-
-
-@contextmanager
-def _scratch(folder: Path) -> Iterator[Path]:
-    """Give a folder for pieces, beside the result so that renaming is enough, and remove it."""
-    try:
-        scratch = Path(tempfile.mkdtemp(prefix=".pieces-", dir=folder))
-    except OSError as error:
-        raise StorageUnavailable(str(folder), error.strerror or str(error)) from error
-    try:
-        yield scratch
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)

@@ -56,11 +56,11 @@ def test_a_document_is_read(http: Http) -> None:
     assert "User-Agent: dynsvc/" in head
 
 
-def test_a_download_appears_complete(http: Http, tmp_path: Path) -> None:
+def test_a_body_is_read_completely(http: Http) -> None:
     body = bytes(range(256)) * 1000
     with misbehaving(answer(body, media_type="image/png")) as server:
-        got = http.download("peer", server.url, tmp_path / "x", max_bytes=len(body))
-    assert (tmp_path / "x").read_bytes() == body
+        got = http.get("peer", server.url, max_bytes=len(body))
+    assert got.body == body
     assert (got.status, got.media_type) == (200, "image/png")
 
 
@@ -90,16 +90,13 @@ def test_a_download_appears_complete(http: Http, tmp_path: Path) -> None:
         (busy("502 Bad Gateway"), 'answered 502 "busy"'),
     ],
 )
-def test_no_complete_answer_is_transient_and_leaves_nothing(
-    http: Http, tmp_path: Path, behaviour: Behaviour, detail: str
-) -> None:
+def test_no_complete_answer_is_transient(http: Http, behaviour: Behaviour, detail: str) -> None:
     with misbehaving(behaviour) as server, pytest.raises(PeerUnavailable) as caught:
-        http.download("image server", server.url, tmp_path / "x", max_bytes=1_000_000)
+        http.get("image server", server.url, max_bytes=1_000_000)
     assert caught.value.peer == "image server"
     assert detail in caught.value.detail
     assert caught.value.detail.endswith("(attempt 2 of 2)")
     assert len(server.requests) == 2
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -120,13 +117,10 @@ def test_no_complete_answer_is_transient_and_leaves_nothing(
         answer(b"", status="302 Found", Location="file:///etc/passwd"),
     ],
 )
-def test_a_refusal_is_permanent_asked_for_once_and_leaves_nothing(
-    http: Http, tmp_path: Path, behaviour: Behaviour
-) -> None:
+def test_a_refusal_is_permanent_and_asked_for_once(http: Http, behaviour: Behaviour) -> None:
     with misbehaving(behaviour) as server, pytest.raises(PeerRefused):
-        http.download("peer", server.url, tmp_path / "x", max_bytes=1000)
+        http.get("peer", server.url, max_bytes=1000)
     assert len(server.requests) == 1
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_busy_peer_is_asked_again() -> None:
@@ -201,12 +195,6 @@ def test_an_answer_that_is_no_json_is_refused(http: Http) -> None:
         http.get_json("peer", server.url)
     with misbehaving(answer(b"[" * 100_000)) as server, pytest.raises(PeerRefused):
         http.get_json("peer", server.url)
-
-
-def test_a_file_that_cannot_be_written_is_the_storages_fault(http: Http, tmp_path: Path) -> None:
-    with misbehaving(answer(b"abc")) as server, pytest.raises(StorageUnavailable):
-        http.download("peer", server.url, tmp_path / "none" / "x", max_bytes=1000)
-    assert len(server.requests) == 1
 
 
 def test_no_secret_reaches_an_error_or_a_log(http: Http, tmp_path: Path) -> None:
@@ -300,6 +288,46 @@ def test_a_form_is_sent_once_and_a_lost_answer_is_told_apart(http: Http, archive
         with misbehaving(lost) as server, pytest.raises(DeliveryUnknown):
             post(http, server.url, archive)
         assert len(server.requests) == 1
+
+
+def answering(times: int) -> Behaviour:
+    """Answer so many requests on the connection, and say nothing of closing it."""
+
+    def behave(connection: socket.socket, stopped: threading.Event) -> None:
+        for _ in range(times):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+            connection.recv(65536)
+
+    return behave
+
+
+def test_each_form_has_a_connection_of_its_own_even_where_the_peer_keeps_them(
+    http: Http, archive: Path
+) -> None:
+    with misbehaving(answering(1)) as server:
+        for _ in range(3):
+            assert post(http, server.url, archive).body == b"{}"
+        assert len(server.requests) == 3
+        assert "Connection: close" in server.requests[0][0]
+
+
+def test_connections_are_kept_for_other_requests(http: Http) -> None:
+    with misbehaving(answering(3)) as server:
+        for _ in range(3):
+            assert http.get_json("peer", server.url) == {}
+        assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("size_bytes", [0, 1, 64 * 1024, 64 * 1024 + 1, 200_000])
+def test_forms_of_all_sizes_arrive(http: Http, tmp_path: Path, size_bytes: int) -> None:
+    archive = tmp_path / "x.zip"
+    archive.write_bytes(bytes(index % 251 for index in range(size_bytes)))
+    with misbehaving(answer(b'{"id": 3}')) as server:
+        post(http, server.url, archive)
+    head, body = server.requests[0]
+    assert f"Content-Length: {len(body)}" in head
+    content_type = next(line[14:] for line in head.splitlines() if line.startswith("Content-Type"))
+    assert read_form(content_type, body)["zip"] == ("x.zip", archive.read_bytes())
 
 
 def test_a_form_that_did_not_arrive_is_told_apart(http: Http, tmp_path: Path) -> None:
