@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from dynsvc.errors import StorageUnavailable
@@ -54,6 +54,9 @@ class Entry:
             self._path = None
 
 
+_WRITTEN = tuple(each.name for each in fields(Entry) if not each.name.startswith("_"))
+
+
 class HostLedger:
     """Face of the folder. Nothing in it outlives the processes that wrote it.
 
@@ -67,7 +70,7 @@ class HostLedger:
         self._folder = folder
         self._running, self._waiting = folder / "running", folder / "waiting"
         #: Of this process, by path. They live as long as it does: no lock has to be asked for.
-        self._own: dict[Path, Entry] = {}
+        self._own: dict[str, Entry] = {}
         # A file's lock can only be asked for again and again; threads wait for each other first.
         self._turn = threading.Lock()
 
@@ -138,21 +141,21 @@ class HostLedger:
         path = folder / entry.name
         fd = _opened(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         fcntl.flock(fd, fcntl.LOCK_EX)
-        document = {key: value for key, value in asdict(entry).items() if not key.startswith("_")}
+        document = {name: getattr(entry, name) for name in _WRITTEN}
         os.write(fd, json.dumps({**document, "pid": os.getpid()}).encode())
         entry._path, entry._fd = path, fd  # noqa: SLF001
-        self._own = {path: own for path, own in self._own.items() if own.open} | {path: entry}
+        self._own = {path: own for path, own in self._own.items() if own.open} | {str(path): entry}
         return entry
 
     def _living(self, folder: Path) -> list[Entry]:
         try:
-            names = sorted(os.listdir(folder))  # noqa: PTH208 - a path is made for those that are opened
+            names = sorted(os.listdir(folder))  # noqa: PTH208 - no objects for what is only compared
         except FileNotFoundError:
             return []
-        found = (self._entry(folder / name) for name in names)
+        found = (self._entry(f"{folder}/{name}") for name in names)
         return [entry for entry in found if entry is not None]
 
-    def _entry(self, path: Path) -> Entry | None:
+    def _entry(self, path: str) -> Entry | None:
         """Return an entry, or None where nobody holds it any more; its file is gone then."""
         own = self._own.get(path)
         if own is not None and own.open:
@@ -161,7 +164,7 @@ class HostLedger:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 if _lock(fd, shared=True):
-                    path.unlink(missing_ok=True)
+                    os.unlink(path)  # noqa: PTH108 - as above
                     return None
                 document = json.loads(os.read(fd, 1 << 16))
             finally:
