@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypeVar
 
-__all__ = ["Measured", "complete", "copied", "created", "measured", "moved", "published"]
+__all__ = ["Measured", "complete", "copied", "created", "make_lasting", "measured", "moved", "published"]
 
 #: Python asks for all of it however small a file is, and gives it back.
 _CHUNK_BYTES = 1 << 18
@@ -92,29 +92,38 @@ def published(path: Path, target: Path) -> Measured:
     """Write a lasting copy of the file *path* to *target*."""
     with path.open("rb", buffering=0) as source, complete(target, lasting=True) as fd:
         found = copied(source, fd)
-    _sync_folder(target.parent)
+    _sync(target.parent)
     return found
 
 
-def moved(path: Path, target: Path, known: Measured | None) -> Measured | None:
-    """Give the file *path* the name *target*, for good; None where that is on another file system.
+def moved(path: Path, target: Path, known: Measured | None, *, lasting: bool) -> Measured | None:
+    """Give the file *path* the name *target*; None where that is on another file system.
 
     Parameters
     ----------
     known
         What was measured while the file was written; else it is read.
+    lasting
+        It survives a power cut from then on.
     """
-    with path.open("rb", buffering=0) as stream:
-        found = known or copied(stream)
-        os.fsync(stream.fileno())
+    found = known or measured(path)
+    if lasting:
+        _sync(path)
     try:
         _in_folder(target.parent, lambda: path.replace(target))
     except OSError as error:
         if error.errno == errno.EXDEV:
             return None
         raise
-    _sync_folder(target.parent)
+    if lasting:
+        _sync(target.parent)
     return found
+
+
+def make_lasting(path: Path) -> None:
+    """Have the file *path* and its name survive a power cut from now on."""
+    _sync(path)
+    _sync(path.parent)
 
 
 def _write(fd: int, content: bytes) -> None:
@@ -132,9 +141,10 @@ def _in_folder(folder: Path, do: Callable[[], Done]) -> Done:
     return do()
 
 
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def _sync(path: Path) -> None:
+    """Have a file's bytes, or a folder's names, survive a power cut."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        os.fsync(fd)  # the names, too, survive a power cut
+        os.fsync(fd)
     finally:
         os.close(fd)

@@ -53,6 +53,7 @@ __all__ = [
     "Ports",
     "fetch_order",
     "fetch_roi",
+    "make_lasting",
     "persisting",
     "planned",
     "run_algorithm",
@@ -160,7 +161,7 @@ def fetch_roi(message: Message, ports: Ports, attempt: Attempt) -> Message:
     with workspace(ports, message) as folder, disk_errors(folder):
         picture = ports.source(plan.slide).fetch(plan.slide, plan.region, folder, "roi")
         key = artifact_key(message, f"roi-{plan.region}{picture.suffix}")
-        stored = ports.artifacts.put(picture.path, key, give=True)
+        stored = ports.artifacts.put(picture.path, key, give=True, lasting=False)
     fetched = Input(
         picture=stored, suffix=picture.suffix, width_px=picture.width_px, height_px=picture.height_px
     )
@@ -215,7 +216,9 @@ def run_algorithm(message: Message, ports: Ports, attempt: Attempt) -> Message:
         )
         packed = made.packed
         key = artifact_key(message, "result.zip")
-        stored = ports.artifacts.put(packed.zip_path, key, give=True, measured_as=packed.measured)
+        stored = ports.artifacts.put(
+            packed.zip_path, key, give=True, measured_as=packed.measured, lasting=False
+        )
     counted = {None: "done", 0: "nothing found"}.get(packed.objects, f"{packed.objects} objects found")
     took = "kept from an earlier order" if made.duration_s is None else f"in {made.duration_s:.1f} s"
     ended = f"{algorithm.name}: {counted} {took}, zip of {stored.size_bytes} bytes"
@@ -228,6 +231,22 @@ def run_algorithm(message: Message, ports: Ports, attempt: Attempt) -> Message:
         cached=made.duration_s is None,
     )
     return message.model_copy(update={"result": result, "timings_s": timed(message, "run_algorithm", began)})
+
+
+def make_lasting(message: Message, ports: Ports) -> None:
+    """Have what *message* refers to survive a power cut: another worker goes on with it.
+
+    Within a worker that is not needed: with the worker its attempt ends, and another one begins anew.
+
+    Raises
+    ------
+    ArtifactMissing, StorageUnavailable
+        As :meth:`dynsvc.artifacts.ArtifactStore.make_lasting`.
+    """
+    if message.result is not None:
+        ports.artifacts.make_lasting(message.result.archive)
+    elif message.input is not None:
+        ports.artifacts.make_lasting(message.input.picture)
 
 
 def _production(ports: Ports, runtime: Runtime) -> Production:

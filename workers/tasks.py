@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import structlog
 from celery import Task
@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from dynsvc import messages, metrics, pipeline
 from dynsvc.celery import app
-from dynsvc.errors import AlgorithmFailed, AttemptEnded, DeliveryUnknown, DynsvcError, OrderOverdue
+from dynsvc.errors import AttemptEnded, DeliveryUnknown, DynsvcError, OrderOverdue
 from dynsvc.kue.scripts import Call, together
 from dynsvc.leases import AWAIT_LOADER, AWAIT_TILES, Start
 from dynsvc.messages import Message
@@ -33,13 +33,11 @@ from dynsvc.wholeslide import merging
 from workers import onward
 from workers.attempts import LeasedAttempt, insist, short
 from workers.batches import send_batches
+from workers.endings import error_details, fail, left
 
 __all__ = [
-    "error_details",
-    "fail",
     "fetch_order",
     "fetch_roi",
-    "left",
     "merge_tiles",
     "run_algorithm",
     "site",
@@ -49,6 +47,7 @@ __all__ = [
 log = structlog.get_logger(__name__)
 
 Document = dict[str, Any]
+T = TypeVar("T")
 #: A step's work: the grown message, or at the end of the chain the receipt of the delivery.
 Work = Callable[[Site, Message, LeasedAttempt], Message | Receipt]
 
@@ -57,12 +56,6 @@ Work = Callable[[Site, Message, LeasedAttempt], Message | Receipt]
 def site() -> Site:
     """Return this process's connections, opened by the first task."""
     return Site()
-
-
-def left(reason: str) -> Ignore:
-    """Return what ends a task without result, successor and traceback; its message is done with."""
-    log.info("message left", reason=reason)
-    return Ignore(reason)
 
 
 def _step(task: Task, document: Document) -> Document | None:
@@ -131,10 +124,7 @@ def _one_step(task: Task, here: Site, step: str, message: Message, attempt: Leas
         log.debug("step begun")
         try:
             insist(attempt.check_owner)
-            grown = pipeline.persisting(
-                attempt, here.retry_policy, lambda: _WORK[step](here, message, attempt), message.order_id
-            )
-            attempt.check()
+            grown, following = _worked(task, here, step, message, attempt)
         except AttemptEnded as ended:
             _given_up(here, message, attempt, step, ended)
             raise left(str(ended)) from ended
@@ -151,14 +141,36 @@ def _one_step(task: Task, here: Site, step: str, message: Message, attempt: Leas
             raise
         if isinstance(grown, Receipt):
             return _delivered(here, message, attempt, grown, done)
-        if step == messages.RUN_ALGORITHM and grown.tiles is not None:
+        if _spreads(step, grown):
             _at_last(attempt)
             _spread(here, grown, attempt)
-        following = onward.following(task, grown)
         if following is None:
             return _hand_over(here, step, grown, attempt, done)
         _log_done(grown, attempt)
         return _Ended(grown, following)
+
+
+def _worked(
+    task: Task, here: Site, step: str, message: Message, attempt: LeasedAttempt
+) -> tuple[Message | Receipt, tuple[str, str] | None]:
+    """Do a step's work. Returns what came of it, and name and task of the next step where it runs here."""
+
+    def persisting(work: Callable[[], T]) -> T:
+        return pipeline.persisting(attempt, here.retry_policy, work, message.order_id)
+
+    grown = persisting(lambda: _WORK[step](here, message, attempt))
+    attempt.check()
+    if isinstance(grown, Receipt) or _spreads(step, grown):
+        return grown, None
+    following = onward.following(task, grown)
+    if following is None:
+        persisting(lambda: pipeline.make_lasting(grown, here.ports))
+    return grown, following
+
+
+def _spreads(step: str, grown: Message) -> bool:
+    """Say whether the tiles of an order are to be done next."""
+    return step == messages.RUN_ALGORITHM and grown.tiles is not None
 
 
 def _known(message: Message) -> dict[str, str | None]:
@@ -201,6 +213,10 @@ def _given_up(here: Site, message: Message, attempt: LeasedAttempt, step: str, e
         fail(here, message, error.headline, str(error), "")
     elif attempt.handed_back:
         log.info("step handed back")
+        try:
+            pipeline.make_lasting(message, here.ports)
+        except DynsvcError as error:  # only a power cut would tell
+            log.warning("not written for good", error=str(error))
         attempt.record()
         insist(lambda: here.ledger.hand_back(message.order_id, message.token, attempt.runner))
     else:
@@ -288,20 +304,6 @@ def _delivered(
     here.discard_artifacts(order_id)
     log.info("order complete", place=receipt.place)
     return _Ended(message)
-
-
-def error_details(error: DynsvcError) -> str:
-    """Return what an error tells beside its sentence: the algorithm's last lines."""
-    return error.last_lines if isinstance(error, AlgorithmFailed) else ""
-
-
-def fail(here: Site, message: Message, headline: str, sentence: str, details: str) -> None:
-    """End the attempt with an error."""
-    text = f"{headline}\n{details}".rstrip()
-    failed = insist(lambda: here.jobs.fail(message.order_id, message.token, text, message=sentence))
-    insist(lambda: here.ledger.release(message.order_id, message.token))
-    metrics.attempt_ended(message.algorithm, failed.outcome, headline)
-    log.warning("attempt failed", error=headline, outcome=failed.outcome)
 
 
 @app.task(bind=True, name=messages.FETCH_ORDER, throws=(DynsvcError,))

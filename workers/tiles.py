@@ -30,7 +30,8 @@ from dynsvc.tracing import span
 from dynsvc.wholeslide.tilework import TileWork, tiles_of
 from workers.attempts import LeasedAttempt, insist
 from workers.batches import send_batches, settle
-from workers.tasks import error_details, fail, left, site
+from workers.endings import error_details, fail, left
+from workers.tasks import site
 
 __all__ = ["run_tiles"]
 

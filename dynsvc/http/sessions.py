@@ -22,8 +22,8 @@ from dynsvc.http.connections import limited_connections
 
 __all__ = ["Session"]
 
-#: Kept connections for each peer.
-_CONNECTIONS = 16
+#: Kept connections for each peer: a worker may have as many slots.
+_CONNECTIONS = 64
 #: No encoding: an encoded body could unpack to any size.
 _HEADERS = {"User-Agent": f"dynsvc/{__version__}", "Accept-Encoding": "identity", "Accept": "*/*"}
 

@@ -1,4 +1,4 @@
-"""The leases of a process' attempts, kept by one thread, on a real Redis."""
+"""The leases of a process' attempts, kept by one thread, and steps in a row; on a real Redis."""
 
 from __future__ import annotations
 
@@ -11,19 +11,24 @@ from typing import Any
 
 import pytest
 
+from dynsvc import messages
+from dynsvc.artifacts import Artifact
 from dynsvc.errors import AttemptEnded
 from dynsvc.kue import JobStore, connect
 from dynsvc.kue.scripts import together
 from dynsvc.leases import Ledger, Start
-from dynsvc.messages import Message
+from dynsvc.messages import Input, Message
+from dynsvc.retry import RetryPolicy
 from dynsvc.traces import Traces
 from tests.support.hospital import eventually
 from tests.support.redis import RedisProcess
+from workers import onward, tasks
 from workers.attempts import LeasedAttempt
 
 pytestmark = pytest.mark.services
 
 LEASE_S = 0.5
+PICTURE = Artifact(key="orders/1/roi.png", sha256="0" * 64, size_bytes=1)
 
 
 @pytest.fixture
@@ -149,3 +154,71 @@ def test_a_step_that_was_taken_away_is_not_recorded(here: Any) -> None:
         with pytest.raises(AttemptEnded, match="taken"):
             attempt.check()
     assert here.client.hget(f"dynsvc:{here.head}attempt:1", "step") == "dynsvc.fetch_order"
+
+
+@pytest.fixture
+def lasting(here: Any, monkeypatch: pytest.MonkeyPatch) -> list[Artifact]:
+    """What was written for good."""
+    found: list[Artifact] = []
+    here.ports = SimpleNamespace(artifacts=SimpleNamespace(make_lasting=found.append))
+    here.retry_policy = RetryPolicy(limit_s=1)
+    here.settings.resend_s = 30
+    monkeypatch.setattr(tasks, "site", lambda: here)
+    monkeypatch.setitem(tasks._WORK, messages.FETCH_ROI, fetched)
+    return found
+
+
+def fetched(_here: Any, message: Message, _attempt: Any) -> Message:
+    picture = Input(picture=PICTURE, suffix=".png", width_px=1, height_px=1)
+    return message.model_copy(update={"input": picture})
+
+
+def following(monkeypatch: pytest.MonkeyPatch, next_step: tuple[str, str] | None) -> None:
+    monkeypatch.setattr(onward, "following", lambda *_: next_step)
+
+
+def one_step(here: Any, message: Message, attempt: Any) -> Any:
+    task: Any = SimpleNamespace()
+    return tasks._one_step(task, here, messages.FETCH_ROI, message, attempt)
+
+
+def test_what_another_worker_goes_on_with_is_written_for_good(
+    here: Any,
+    lasting: list[Artifact],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    following(monkeypatch, None)
+    with leased(here, "1", messages.FETCH_ROI) as attempt:
+        attempt.claimed = False
+        ended = one_step(here, attempt._message, attempt)
+    assert lasting == [PICTURE]
+    assert ended.document is not None
+    assert here.ledger.message("1", "t") == ended.document
+
+
+def test_what_goes_on_here_is_not(
+    here: Any,
+    lasting: list[Artifact],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    following(monkeypatch, (messages.RUN_ALGORITHM, "id"))
+    with leased(here, "1", messages.FETCH_ROI) as attempt:
+        attempt.claimed = False
+        assert one_step(here, attempt._message, attempt).following == (messages.RUN_ALGORITHM, "id")
+    assert lasting == []
+
+
+def test_what_was_made_before_a_step_that_is_handed_back_is_written_for_good(
+    here: Any,
+    lasting: list[Artifact],
+) -> None:
+    with leased(here, "1", messages.RUN_ALGORITHM) as attempt:
+        attempt.claimed = False
+        grown = fetched(here, attempt._message, attempt)
+        attempt.hand_back()
+        with pytest.raises(AttemptEnded) as ended:
+            attempt.check()
+        tasks._given_up(here, grown, attempt, messages.RUN_ALGORITHM, ended.value)
+    assert lasting == [PICTURE]
+    (entry,) = here.ledger.expired()
+    assert entry.runner == ""
