@@ -232,7 +232,7 @@ class LeasedAttempt:
                 except DynsvcError as error:
                     log.warning("progress not written", order_id=self.order_id, error=str(error))
                     return False
-                self._percent, self._lines, self._backwards = None, [], False
+                self._reported()
                 self._owned_at = time.monotonic()
                 if not owned:
                     self.end(_TAKEN)
@@ -251,8 +251,9 @@ class LeasedAttempt:
         They belong in front of the calls that end the attempt or hand it on, in one round trip.
         """
         with self._telling:
-            report, self._percent, self._unrecorded = self._report(), None, ""
-            notes, self._notes = self._notes, []
+            report, notes = self._report(), self._notes
+            self._reported()
+            self._notes, self._unrecorded = [], ""
         return [
             *([report] if report else []),
             *([self.here.traces.adding(self.order_id, notes)] if notes else []),
@@ -262,10 +263,12 @@ class LeasedAttempt:
         """Return the call that writes what was reported; None where nothing was."""
         if self._percent is None:
             return None
-        lines, backwards = tuple(self._lines), self._backwards
         return self.here.jobs.progressing(
-            self.order_id, self.token, self._percent, log=lines, backwards=backwards
+            self.order_id, self.token, self._percent, log=tuple(self._lines), backwards=self._backwards
         )
+
+    def _reported(self) -> None:
+        self._percent, self._lines, self._backwards = None, [], False
 
     def hand_back(self) -> None:
         """End the step's work, so that another worker can begin it. Safe in a signal handler."""
