@@ -373,15 +373,15 @@ def _upload_zip(here: Site, message: Message, attempt: LeasedAttempt) -> Receipt
     def is_anothers(loader_job_id: str) -> bool:
         return not here.ledger.take_loader_job(order_id, token, loader_job_id, keep_s=keep_s)
 
-    earlier = here.ledger.begin_upload(order_id, token, attempt.runner, keep_s=keep_s)
+    earlier = insist(lambda: here.ledger.begin_upload(order_id, token, attempt.runner, keep_s=keep_s))
     if earlier:
         case_id = pipeline.planned(message).order.case_id
         if receipt := here.loader_jobs.receipt_of(earlier, case_id, is_anothers):
             attempt.report(pipeline.UPLOADED, f"already delivered by an earlier attempt: {receipt.place}")
             return receipt
         # It never arrived. What is sent now begins a time of waiting of its own.
-        here.ledger.forget_upload(order_id, token)
-        here.ledger.begin_upload(order_id, token, attempt.runner, keep_s=keep_s)
+        insist(lambda: here.ledger.forget_upload(order_id, token))
+        insist(lambda: here.ledger.begin_upload(order_id, token, attempt.runner, keep_s=keep_s))
     try:
         return pipeline.upload_zip(message, here.ports, attempt)
     except DeliveryUnknown:
