@@ -113,4 +113,9 @@ def _sent(client: redis.Redis, calls: Sequence[Call]) -> list[Any]:
     with client.pipeline(transaction=False) as pipeline:
         for digest, call in zip(digests, calls, strict=True):
             pipeline.execute_command("EVALSHA", digest, 0, call.scripts.head, *call.args)
-        return list(pipeline.execute())
+        # Raised by us: the pipeline would put other words in front of the server's code.
+        replies: list[Any] = pipeline.execute(raise_on_error=False)
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise reply
+    return replies

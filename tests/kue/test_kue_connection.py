@@ -88,6 +88,20 @@ def test_an_error_of_one_script_is_told_and_the_others_run(redis_program: str) -
         assert job.state == "complete"
 
 
+def test_a_server_that_takes_no_writes_for_a_while_is_a_passing_error(redis_program: str) -> None:
+    with running_redis() as server, connect(server.settings) as client:
+        store = JobStore(client)
+        job_id = store.create("order", {})
+        store.claim(job_id, ["order"], "dynsvc:1")
+        calls = [store.progressing(job_id, "dynsvc:1", 50), store.completing(job_id, "dynsvc:1")]
+        client.config_set("min-replicas-to-write", "1")
+        for call in (calls[0].run, lambda: together(calls)):
+            with pytest.raises(PeerUnavailable, match="NOREPLICAS"):
+                call()
+        client.config_set("min-replicas-to-write", "0")
+        assert together(calls) == [1, 1]
+
+
 def test_a_wrong_password_is_refused_and_stays_secret(redis_program: str) -> None:
     with running_redis("--requirepass", "the-right-one") as server:
         for password in ("the-wrong-one", None):
