@@ -23,6 +23,13 @@ TILE_PX = 512
 MS = (0, 200, 5000)
 ZIP_BYTES = 100_000
 
+_LIMITS = """\
+[limits]
+timeout_s = 60
+memory_mib = 16
+cpus = 0.05
+pids = 8
+"""
 _DESCRIPTOR = """
 schema = 1
 name = "copy{ms}"
@@ -30,12 +37,7 @@ title = "Copies a ready zip after {ms} ms"
 version = "1"
 command = ["{program}", "{ready}", "{ms}", "{{output_dir}}/output.zip"]
 default_mpp = 0.25
-[limits]
-timeout_s = 60
-memory_mib = 16
-cpus = 0.05
-pids = 8
-[outputs]
+{limits}[outputs]
 required = ["output.zip"]
 archive = "output.zip"
 include_input = false
@@ -50,12 +52,7 @@ default_mpp = 0.25
 [input]
 format = "any"
 tile_px = {tile_px}
-[limits]
-timeout_s = 60
-memory_mib = 16
-cpus = 0.05
-pids = 8
-[outputs]
+{limits}[outputs]
 required = ["*-seg.png"]
 mask = "*-seg.png"
 """
@@ -74,8 +71,10 @@ def make_files(folder: Path) -> list[str]:
     algorithms = folder / "algorithms"
     mask = folder / "mask.png"
     Image.new("L", (TILE_PX, TILE_PX)).save(mask)
-    texts = {f"copy{ms}": _DESCRIPTOR.format(program=program, ready=ready, ms=ms) for ms in MS}
-    texts["tiles"] = _TILES.format(program=program, mask=mask, tile_px=TILE_PX)
+    texts = {
+        f"copy{ms}": _DESCRIPTOR.format(limits=_LIMITS, program=program, ready=ready, ms=ms) for ms in MS
+    }
+    texts["tiles"] = _TILES.format(limits=_LIMITS, program=program, mask=mask, tile_px=TILE_PX)
     for name, text in texts.items():
         (algorithms / name).mkdir(parents=True)
         (algorithms / name / "algorithm.toml").write_text(text)

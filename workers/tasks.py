@@ -7,11 +7,9 @@ lets one execution begin, and every write to the job is guarded by the attempt's
 from __future__ import annotations
 
 import functools
-import time
 import traceback
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
@@ -33,7 +31,7 @@ from dynsvc.wholeslide import merging
 from workers import onward
 from workers.attempts import LeasedAttempt, insist, short
 from workers.batches import send_batches
-from workers.endings import error_details, fail, left
+from workers.endings import error_details, fail, left, traced
 
 __all__ = [
     "fetch_order",
@@ -119,7 +117,7 @@ def _one_step(task: Task, here: Site, step: str, message: Message, attempt: Leas
     """Run one step under the lease of *attempt*."""
     with (
         span(attempt.step, message.token, _known(message), no_error=(Ignore,)),
-        _traced(attempt) as done,
+        traced(attempt) as done,
     ):
         log.debug("step begun")
         try:
@@ -175,34 +173,6 @@ def _spreads(step: str, grown: Message) -> bool:
 
 def _known(message: Message) -> dict[str, str | None]:
     return {"order_id": message.order_id, "algorithm": message.algorithm, "host": site().settings.host}
-
-
-@contextmanager
-def _traced(attempt: LeasedAttempt) -> Iterator[Callable[[], None]]:
-    """Note a step's begin and how it ended. What it gives notes a good end before the block has ended."""
-    began = time.monotonic()
-    open_ends = [attempt.step]
-
-    def ended(outcome: str = "done") -> None:
-        if open_ends:
-            took_s = time.monotonic() - began
-            metrics.step_ended(open_ends.pop(), outcome, took_s)
-            attempt.note(event="ended", took_s=round(took_s, 3), outcome=outcome)
-
-    attempt.note(event="began")
-    try:
-        with metrics.step(attempt.step):
-            yield ended
-    except DynsvcError as error:
-        ended(error.headline)
-        raise
-    except Ignore as left_alone:
-        ended(f"left: {left_alone}")
-        raise
-    except BaseException as error:
-        ended(f"InternalError: {type(error).__name__}: {error}")
-        raise
-    ended()
 
 
 def _given_up(here: Site, message: Message, attempt: LeasedAttempt, step: str, ended: AttemptEnded) -> None:

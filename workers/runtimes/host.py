@@ -11,7 +11,6 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -186,9 +185,6 @@ class HostRuntime(ABC):
 
 
 def _remove(run: Run, folder: Path) -> None:
-    with suppress(OSError):
-        folder.rmdir()  # most programs leave nothing there
-        return
     try:
         discard(folder)
     except StorageUnavailable as error:  # how the run ended matters more
