@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
 import secrets
 from collections.abc import Callable, Iterator
@@ -11,7 +12,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypeVar
 
-__all__ = ["Measured", "complete", "copied", "created", "make_lasting", "measured", "moved", "published"]
+__all__ = [
+    "Measured",
+    "complete",
+    "copied",
+    "created",
+    "fresh_folder",
+    "make_lasting",
+    "measured",
+    "moved",
+    "published",
+]
 
 #: Python asks for all of it however small a file is, and gives it back.
 _CHUNK_BYTES = 1 << 18
@@ -34,7 +45,7 @@ class Measured(NamedTuple):
         return cls(hashlib.sha256(content).hexdigest(), len(content))
 
 
-def copied(source: BinaryIO, target: int | None = None) -> Measured:
+def copied(source: io.RawIOBase | BinaryIO, target: int | None = None) -> Measured:
     """Read *source* to its end, write it to the open file *target* if given, and measure it."""
     digest, size_bytes = hashlib.sha256(), 0
     while chunk := source.read(_CHUNK_BYTES):
@@ -47,8 +58,15 @@ def copied(source: BinaryIO, target: int | None = None) -> Measured:
 
 def measured(path: Path) -> Measured:
     """Read the file *path* and measure it."""
-    with path.open("rb", buffering=0) as stream:
+    with io.FileIO(path) as stream:
         return copied(stream)
+
+
+def fresh_folder(parent: Path, prefix: str) -> Path:
+    """Make a folder of our own with a name that nobody else has; *parent* too, where it is missing."""
+    folder = f"{parent}/{prefix}{secrets.token_hex(8)}"
+    _in_folder(parent, lambda: os.mkdir(folder, 0o700))  # noqa: PTH102 - as often as there are orders
+    return Path(folder)
 
 
 def created(path: Path, content: bytes) -> Measured:
@@ -72,8 +90,9 @@ def complete(path: Path, *, lasting: bool) -> Iterator[int]:
     The folder is made where it is missing. With *lasting*, the file's bytes survive a power cut from then on.
     Working copies need not.
     """
-    partial = path.with_name(f"{_PARTIAL}{secrets.token_hex(8)}")
-    fd = _in_folder(path.parent, lambda: os.open(partial, _NEW, _MODE))
+    folder = path.parent
+    partial = f"{folder}/{_PARTIAL}{secrets.token_hex(8)}"
+    fd = _in_folder(folder, lambda: os.open(partial, _NEW, _MODE))
     try:
         try:
             yield fd
@@ -81,16 +100,16 @@ def complete(path: Path, *, lasting: bool) -> Iterator[int]:
                 os.fsync(fd)
         finally:
             os.close(fd)
-        partial.replace(path)
+        os.replace(partial, path)  # noqa: PTH105 - as often as there are orders
     except BaseException:
         with suppress(FileNotFoundError):
-            partial.unlink()
+            os.unlink(partial)  # noqa: PTH108
         raise
 
 
 def published(path: Path, target: Path) -> Measured:
     """Write a lasting copy of the file *path* to *target*."""
-    with path.open("rb", buffering=0) as source, complete(target, lasting=True) as fd:
+    with io.FileIO(path) as source, complete(target, lasting=True) as fd:
         found = copied(source, fd)
     _sync(target.parent)
     return found
@@ -110,7 +129,7 @@ def moved(path: Path, target: Path, known: Measured | None, *, lasting: bool) ->
     if lasting:
         _sync(path)
     try:
-        _in_folder(target.parent, lambda: path.replace(target))
+        _in_folder(target.parent, lambda: os.replace(path, target))  # noqa: PTH105
     except OSError as error:
         if error.errno == errno.EXDEV:
             return None
@@ -135,9 +154,10 @@ def _write(fd: int, content: bytes) -> None:
 def _in_folder(folder: Path, do: Callable[[], Done]) -> Done:
     """Do what needs *folder*, which is seldom missing, and made then."""
     for _ in range(2):  # a sweep may remove the empty folder in between
-        with suppress(FileNotFoundError):
+        try:
             return do()
-        folder.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError:
+            folder.mkdir(parents=True, exist_ok=True)
     return do()
 
 

@@ -8,7 +8,7 @@ import os
 import secrets
 import stat
 from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -144,7 +144,7 @@ def collect(folder: Path, algorithm: str, limits: OutputLimits) -> tuple[OutputF
         top = os.open(folder, _FOLDER)
     except OSError as error:
         raise OutputMissing(algorithm, "a folder of results", f"none ({error.strerror})") from error
-    with _closing(top), closing(_walk(top, PurePosixPath(), algorithm)) as entries:
+    with _closing(top), closing(_walk(top, "", 1, algorithm)) as entries:
         for count, (name, status) in enumerate(entries, start=1):
             if count > limits.max_files:
                 raise OutputRefused(
@@ -234,7 +234,7 @@ def discard(folder: Path) -> None:
         with _closing(_open_folder(str(folder), None)) as top:
             while _empty(top, top, names):
                 pass
-        folder.rmdir()
+        os.rmdir(folder)  # noqa: PTH106 - as often as there are orders
     except FileNotFoundError:
         return
     except OSError as error:
@@ -244,7 +244,7 @@ def discard(folder: Path) -> None:
 def _removed(folder: Path) -> bool:
     """Remove what is no folder, or an empty one, and say whether it was: most folders are empty by then."""
     try:
-        folder.rmdir()
+        os.rmdir(folder)  # noqa: PTH106
     except NotADirectoryError:
         folder.unlink()
     except FileNotFoundError:
@@ -285,16 +285,26 @@ def _open_folder(name: str, at: int | None) -> int:
     return fd
 
 
-def _walk(at: int, above: PurePosixPath, algorithm: str) -> Generator[tuple[str, os.stat_result], None, None]:
-    """Yield every entry below the open folder *at*, a folder before what is in it."""
+def _walk(
+    at: int, above: str, depth: int, algorithm: str
+) -> Generator[tuple[str, os.stat_result], None, None]:
+    """Yield every entry below the open folder *at*, a folder before what is in it.
+
+    Parameters
+    ----------
+    above
+        In front of each name: where the folder is, with a slash.
+    depth
+        Of the entries.
+    """
     with os.scandir(at) as entries:
         for entry in entries:
-            name = str(above / entry.name)
+            name = above + entry.name
             status = os.stat(entry.name, dir_fd=at, follow_symlinks=False)
             yield name, status
             if not stat.S_ISDIR(status.st_mode):
                 continue
-            if len(above.parts) + 1 >= _MAX_DEPTH:
+            if depth >= _MAX_DEPTH:
                 raise OutputRefused(algorithm, name, f"folders are nested deeper than {_MAX_DEPTH}")
             try:
                 inner = os.open(entry.name, _FOLDER, dir_fd=at)
@@ -303,7 +313,7 @@ def _walk(at: int, above: PurePosixPath, algorithm: str) -> Generator[tuple[str,
                     algorithm, name, f"the folder cannot be read ({error.strerror})"
                 ) from error
             with _closing(inner):
-                yield from _walk(inner, above / entry.name, algorithm)
+                yield from _walk(inner, f"{name}/", depth + 1, algorithm)
 
 
 def _open_beneath(folder: Path, name: str) -> int:
@@ -321,12 +331,15 @@ def _open_beneath(folder: Path, name: str) -> int:
     return fd
 
 
-@contextmanager
-def _closing(fd: int) -> Iterator[int]:
-    try:
-        yield fd
-    finally:
-        os.close(fd)
+class _closing:  # noqa: N801 - as contextlib.closing, for an open folder
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def __enter__(self) -> int:
+        return self._fd
+
+    def __exit__(self, *exc_info: object) -> None:
+        os.close(self._fd)
 
 
 def _kind(mode: int) -> str:

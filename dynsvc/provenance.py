@@ -6,11 +6,12 @@ same bytes. ``run`` tells of this one execution: who, where, when, how long.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
+
+from pydantic_core import to_json
 
 from dynsvc import __version__
 from dynsvc.algorithms import Algorithm
@@ -181,9 +182,6 @@ def document(
         As :class:`dynsvc.runtime.RunOutcome` has them.
     """
     algorithm = {**known["algorithm"], "executed": executed, "stated": dict(stated or {})}
-    text = json.dumps(
-        {**known, "algorithm": algorithm, "result": dict(result), "run": dict(run)},
-        indent=2,
-        ensure_ascii=False,
-    )
-    return f"{text}\n".encode()
+    content = {**known, "algorithm": algorithm, "result": dict(result), "run": dict(run)}
+    # Python's own encoder indents in Python.
+    return to_json(content, indent=2) + b"\n"

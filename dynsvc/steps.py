@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from dynsvc.algorithms import Algorithm, Catalog, Placeholders
 from dynsvc.artifacts import ArtifactStore
 from dynsvc.descriptors import Mode
 from dynsvc.errors import DynsvcError, InvalidOrder, StorageUnavailable
+from dynsvc.files import fresh_folder
 from dynsvc.messages import Message, Plan
 from dynsvc.orders import Order, safe_name
 from dynsvc.outputs import discard
@@ -97,7 +97,7 @@ def workspace(ports: Ports, message: Message) -> Iterator[Path]:
     """A fresh folder of this host for one step; gone afterwards."""
     parent = ports.settings.scratch / "work"
     try:
-        folder = _fresh(parent, f"{safe_name(message.order_id)}-")
+        folder = fresh_folder(parent, f"{safe_name(message.order_id)}-")
     except OSError as error:
         raise StorageUnavailable(str(parent), error.strerror or str(error)) from error
     try:
@@ -109,14 +109,6 @@ def workspace(ports: Ports, message: Message) -> Iterator[Path]:
         except DynsvcError as error:
             # The step is done, and must not be done again for that. The folder is swept by its age.
             log.warning("working folder not removed", folder=str(folder), error=str(error))
-
-
-def _fresh(parent: Path, prefix: str) -> Path:
-    try:
-        return Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-    except FileNotFoundError:
-        parent.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from typing import Self
 import structlog
 
 from dynsvc.errors import AlgorithmUnavailable, DynsvcError, EngineUnavailable, StorageUnavailable
+from dynsvc.files import fresh_folder
 from dynsvc.outputs import discard
 from dynsvc.runtime import Run, RunOutcome, Seen
 from workers.runtimes.bounds import bounded
@@ -62,7 +63,7 @@ class HostRuntime(ABC):
     name: str
 
     def __init__(self, *, scratch: Path | None) -> None:
-        self._scratch = scratch
+        self._scratch = scratch or Path(tempfile.gettempdir())
         self._places = places_below(scratch)
         self._lock = threading.Lock()
         self._standing: _Standing | None = None
@@ -127,10 +128,9 @@ class HostRuntime(ABC):
         if run.gpu_ids and not run.limits.gpu_memory_mib and self._standing:
             self._standing.kept.pool.free(run.gpu_ids)
         try:
-            folder = self._folder()
+            folder = fresh_folder(self._scratch, _PREFIX)
         except OSError as error:
-            place = str(self._scratch or tempfile.gettempdir())
-            raise StorageUnavailable(place, f"no working folder: {error.strerror}") from error
+            raise StorageUnavailable(str(self._scratch), f"no working folder: {error.strerror}") from error
         try:
             command = self._command(run, executed, folder, kept=False)
             with (
@@ -162,16 +162,6 @@ class HostRuntime(ABC):
             standing.kept.close()
             standing.place.close()
             atexit.unregister(self.close)
-
-    def _folder(self) -> Path:
-        """Return a new working folder."""
-        try:
-            return Path(tempfile.mkdtemp(prefix=_PREFIX, dir=self._scratch))
-        except FileNotFoundError:
-            if self._scratch is None:
-                raise
-            self._scratch.mkdir(parents=True, exist_ok=True)
-            return Path(tempfile.mkdtemp(prefix=_PREFIX, dir=self._scratch))
 
     def _stands(self) -> _Standing:
         """Return what this process keeps: programs cannot be shared with a parent process."""
