@@ -10,6 +10,8 @@ from typing import Final
 __all__ = ["ID_EXPECTED", "is_id", "is_printable", "is_relative_path", "safe_name"]
 
 _ID_SIGNS = frozenset(" ._-:+=@#()[]%~")
+#: Nearly all ids: they need no look at each character.
+_ASCII_ID = re.compile(f"[A-Za-z0-9{re.escape(''.join(sorted(_ID_SIGNS)))}]*")
 #: What :func:`is_id` wants, as the end of the sentence "expected …".
 ID_EXPECTED: Final = (
     f"1 to 200 letters, digits, spaces or {' '.join(sorted(_ID_SIGNS - {' '}))}, not beginning with - or ."
@@ -18,15 +20,18 @@ ID_EXPECTED: Final = (
 
 def is_id(text: str) -> bool:
     """Say whether *text* can be an id: it becomes an argument, part of file names, JSON and a query."""
-    known = all(c in _ID_SIGNS or unicodedata.category(c)[0] in "LMN" for c in text)
-    return (
+    known = _ASCII_ID.fullmatch(text) or all(
+        c in _ID_SIGNS or unicodedata.category(c)[0] in "LMN" for c in text
+    )
+    return bool(
         known and 1 <= len(text) <= 200 and text[0] not in "-." and text == text.strip() and ".." not in text
     )
 
 
 def is_printable(text: str) -> bool:
     """Say whether *text* is free of control, format, surrogate and unassigned characters."""
-    return all(unicodedata.category(c)[0] != "C" for c in text)
+    # Python's own word for it knows no blank but the plain one.
+    return text.isprintable() or all(unicodedata.category(c)[0] != "C" for c in text)
 
 
 def is_relative_path(text: str) -> bool:

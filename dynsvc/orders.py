@@ -32,6 +32,12 @@ _NESTED_EXPECTED: Final = (
 #: What the viewer sent in June 2016 as parameters; no program ever read them.
 _WITHOUT_EFFECT: Final = ("blur", "format")
 
+_JOB_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_FLAT_PARAMETER: Final = re.compile("p[a-z]")
+_PARAMETER_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
+#: What a title must not have.
+_TO_ESCAPE: Final = re.compile(r'[\s",;\\]+')
+
 
 class Order(BaseModel):
     """One order, independent of the viewer's version."""
@@ -69,7 +75,7 @@ class Order(BaseModel):
         title = self.title.strip(" :")
         # "title1" is a constant of the viewer.
         text = (title if title != "title1" else "") or self.notes or self.execution_id
-        return re.sub(r'[\s",;\\]+', " ", text).strip(" -")[:100].strip()
+        return _TO_ESCAPE.sub(" ", text).strip(" -")[:100].strip()
 
     def to_document(self) -> dict[str, Any]:
         """Return the order as a JSON document."""
@@ -102,7 +108,7 @@ def parse_order(job_id: str, job_type: str, data_text: str) -> Order:
     InvalidOrder
         The first field that is not as expected (permanent).
     """
-    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", job_id):
+    if not _JOB_ID.fullmatch(job_id):
         raise InvalidOrder(job_id[:64], "id", job_id[:200], "1 to 64 of the characters A-Z a-z 0-9 _ -")
     fields = Fields(job_id, data_text)
     data = fields.section("data")
@@ -113,7 +119,7 @@ def parse_order(job_id: str, job_type: str, data_text: str) -> Order:
     execution_id = fields.first_id("data.execution_id", "data.order.execution.execution_id")
     source, location = _source(fields)
     parameters = _parameters(fields, job_type)
-    order = Order(
+    return Order(
         job_id=job_id,
         job_type=job_type,
         case_id=case_id,
@@ -129,10 +135,14 @@ def parse_order(job_id: str, job_type: str, data_text: str) -> Order:
         mpp_um=_pixel_size(fields, parameters),
         cache=_unless_false(fields, "data.order.cache"),
         tissue=_unless_false(fields, "data.order.tissue"),
+        remarks=_remarks(fields),  # the last: all others have been said
     )
+
+
+def _remarks(fields: Fields) -> tuple[str, ...]:
     if any(fields.optional(f"data.order.image.{side}") is not None for side in ("width", "height")):
         fields.remarks.append("image.width and image.height are constants of the viewer and not used")
-    return order.model_copy(update={"remarks": tuple(fields.remarks)})
+    return tuple(fields.remarks)
 
 
 def _unless_false(fields: Fields, path: str) -> bool:
@@ -211,7 +221,9 @@ def _parameters(fields: Fields, job_type: str) -> dict[str, str]:
     listed = _listed(fields)
     order = fields.section("data.order")
     flat = {
-        key[1]: fields.leaf(f"data.order.{key}", order[key]) for key in order if re.fullmatch("p[a-z]", key)
+        key[1]: fields.leaf(f"data.order.{key}", order[key])
+        for key in order
+        if _FLAT_PARAMETER.fullmatch(key)
     }
     if job_type == "order" and not flat:
         for name in _WITHOUT_EFFECT:
@@ -238,7 +250,7 @@ def _listed(fields: Fields) -> dict[str, str]:
         if not isinstance(item, dict):
             fields.fail(here, item, "an object with one parameter")
         for name, value in item.items():
-            if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,39}", name):
+            if not _PARAMETER_NAME.fullmatch(name):
                 fields.fail(here, name, "a parameter name of at most 40 letters, digits, _ and -")
             listed[name] = fields.leaf(f"{here}.{name}", value)
     if len(listed) > _MAX_PARAMETERS:

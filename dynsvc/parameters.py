@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import unicodedata
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Annotated, Any, Literal, NamedTuple, Self
@@ -12,6 +11,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from dynsvc.errors import InvalidOrder, shown
+from dynsvc.identifiers import is_printable
 
 __all__ = ["PIXEL_SIZE", "Filled", "Parameter", "argv", "fill", "plain"]
 
@@ -137,7 +137,7 @@ class Parameter(BaseModel):
             return None if None in numbers else ", ".join(filter(None, numbers))
         if self.type == "text":
             bad = len(text) > _MAX_CHARACTERS or text.startswith("-")
-            return None if bad or any(unicodedata.category(c)[0] == "C" for c in text) else text
+            return None if bad or not is_printable(text) else text
         return self._number(text)
 
     def _number(self, text: str) -> str | None:

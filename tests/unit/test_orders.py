@@ -229,7 +229,16 @@ def test_the_case_is_the_subject_where_none_is_named(subject):
 
 @pytest.mark.parametrize(
     "text",
-    ["seg:r1:w0.8:l3:u10:k20:j0", "Slide 7 (copy)", "Schnitt-Ä", "患者12", "a@b#c", "17032547", "x" * 200],
+    [
+        "seg:r1:w0.8:l3:u10:k20:j0",
+        "Slide 7 (copy)",
+        "Schnitt-Ä",
+        "A\u0308",
+        "患者12",
+        "a@b#c",
+        "17032547",
+        "x" * 200,
+    ],
 )
 def test_ids_of_real_sites_are_taken_as_they_are(text):
     order = read(v4(case_id=text, execution_id=text))
@@ -271,6 +280,11 @@ def test_long_notes_are_cut_with_a_remark_and_lose_control_characters():
     assert "data.notes has 5003 characters: the first 1000 are kept" in order.remarks
 
 
+def test_notes_keep_letters_and_blanks_of_all_kinds():
+    text = "Rand\u00a0links\u2003\u00fc"
+    assert read(changed(v4(), "data.notes", text)).notes == text
+
+
 def test_a_key_that_comes_twice_is_the_last_one():
     text = json.dumps(v4()).replace('"x": "23198"', '"x": "1", "x": "2"')
     assert parse_order("14", "analysisJob", text).roi.x == 2
@@ -278,6 +292,10 @@ def test_a_key_that_comes_twice_is_the_last_one():
 
 def test_brackets_inside_texts_are_no_nesting():
     assert read(changed(v4(), "data.notes", "[" * 500)).notes == "[" * 500
+
+
+def test_many_brackets_side_by_side_are_no_nesting():
+    assert read(changed(v4(), "data.order.metadata", [[{}]] * 500)).case_id == CASE_ID
 
 
 def test_the_largest_text_is_still_read():
