@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any, Final
 
 from pydantic_core import to_json
@@ -162,7 +161,7 @@ def run_facts(
             "gpus": list(outcome.gpus or run.gpu_ids),
             "mode": run.mode,
             "warm": outcome.warm,
-            "limits": asdict(run.limits),
+            "limits": run.limits,
         }
     return section
 

@@ -172,7 +172,7 @@ class HostAdmission:
         _require(run, need, host)
         entry = self._take(run, need, host, gpus, ended=ended, waits=waits)
         try:
-            yield replace(run, gpu_ids=tuple(entry.gpus))
+            yield replace(run, gpu_ids=tuple(entry.gpus)) if entry.gpus else run
         finally:
             entry.close()
             self._bell.ring()

@@ -37,21 +37,22 @@ class Entry:
     algorithm: str = ""
     #: Name of its file; waiting runs sort by it in the order in which they came.
     name: str = ""
-    _path: Path | None = None
+    _path: str = ""
     _fd: int = -1
 
     @property
     def open(self) -> bool:
         """Whether this process made it and has not given back what it holds."""
-        return self._path is not None
+        return bool(self._path)
 
     def close(self) -> None:
         """Give back what it holds."""
-        if self._path is not None:
-            self._path.unlink(missing_ok=True)
+        if self._path:
+            with suppress(FileNotFoundError):
+                os.unlink(self._path)  # noqa: PTH108 - no objects for what each run does
             # The lock goes with the last descriptor; this is the only one.
             os.close(self._fd)
-            self._path = None
+            self._path = ""
 
 
 _WRITTEN = tuple(each.name for each in fields(Entry) if not each.name.startswith("_"))
@@ -68,7 +69,8 @@ class HostLedger:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._running, self._waiting = folder / "running", folder / "waiting"
+        self._running, self._waiting = str(folder / "running"), str(folder / "waiting")
+        self._lock_file = str(folder / "lock")
         #: Of this process, by path. They live as long as it does: no lock has to be asked for.
         self._own: dict[str, Entry] = {}
         # A file's lock can only be asked for again and again; threads wait for each other first.
@@ -88,7 +90,7 @@ class HostLedger:
             raise self._not_free()
         try:
             with self._errors():
-                fd = _opened(self._folder / "lock", os.O_RDWR | os.O_CREAT)
+                fd = _opened(self._lock_file, os.O_RDWR | os.O_CREAT)
             try:
                 while not _lock(fd):
                     if time.monotonic() > deadline:
@@ -134,22 +136,22 @@ class HostLedger:
         partial.write_text(str(free_mib), encoding="ascii")
         partial.replace(self._folder / "free_mib")
 
-    def _write(self, entry: Entry, folder: Path, others: Sequence[Entry]) -> Entry:
+    def _write(self, entry: Entry, folder: str, others: Sequence[Entry]) -> Entry:
         last = max((int(other.name) for other in others), default=0)
         # A name is never given twice, also after the last file is gone: a number that only grows.
         entry.name = f"{max(last + 1, time.time_ns()):020d}"
-        path = folder / entry.name
+        path = f"{folder}/{entry.name}"
         fd = _opened(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         fcntl.flock(fd, fcntl.LOCK_EX)
         document = {name: getattr(entry, name) for name in _WRITTEN}
         os.write(fd, json.dumps({**document, "pid": os.getpid()}).encode())
         entry._path, entry._fd = path, fd  # noqa: SLF001
-        self._own = {path: own for path, own in self._own.items() if own.open} | {str(path): entry}
+        self._own = {path: own for path, own in self._own.items() if own.open} | {path: entry}
         return entry
 
-    def _living(self, folder: Path) -> list[Entry]:
+    def _living(self, folder: str) -> list[Entry]:
         try:
-            names = sorted(os.listdir(folder))  # noqa: PTH208 - no objects for what is only compared
+            names = sorted(os.listdir(folder))  # noqa: PTH208 - as above
         except FileNotFoundError:
             return []
         found = (self._entry(f"{folder}/{name}") for name in names)
@@ -182,12 +184,12 @@ class HostLedger:
             raise StorageUnavailable(place, f"host's ledger: {error.strerror or error}") from error
 
 
-def _opened(path: Path, flags: int) -> int:
+def _opened(path: str, flags: int) -> int:
     """Open or make a file; its folder is made where it is missing."""
     try:
         return os.open(path, flags | os.O_CLOEXEC, 0o600)
     except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
         return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
 
