@@ -5,6 +5,7 @@ A store is an fsspec URI. A folder of this host is the default; several hosts ne
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import time
@@ -113,10 +114,10 @@ class ArtifactStore:
         with self._errors(key):
             if self._is_folder:
                 if give:
-                    found = moved(path, Path(target), measured_as, lasting=lasting)
+                    found = moved(path, target, measured_as, lasting=lasting)
                 else:
                     found = _in_use(path, Path(target))
-                found = found or published(path, Path(target))
+                found = found or published(path, target)
             else:
                 found = self._uploaded(path, target, measured_as or measured(path))
         return Artifact(key=key, sha256=found.sha256, size_bytes=found.size_bytes)
@@ -134,7 +135,7 @@ class ArtifactStore:
         if self._is_folder:
             with self._errors(artifact.key):
                 try:
-                    make_lasting(Path(self._path(artifact.key)))
+                    make_lasting(self._path(artifact.key))
                 except FileNotFoundError as error:
                     raise ArtifactMissing(artifact.key, self.place) from error
 
@@ -167,14 +168,14 @@ class ArtifactStore:
         """
         if not self._is_folder:
             return None
-        path = Path(self._path(artifact.key))
+        path = self._path(artifact.key)
         with self._errors(artifact.key):
             try:
                 found = measured(path)
             except FileNotFoundError as error:
                 raise ArtifactMissing(artifact.key, self.place) from error
         _check(artifact, found)
-        return path
+        return Path(path)
 
     def find(self, key: str) -> Artifact | None:
         """Return what is stored under *key*, measured now, or None. In a folder it counts as used.
@@ -218,7 +219,7 @@ class ArtifactStore:
         path = self._path(prefix.rstrip("/"))
         with self._errors(prefix), suppress(FileNotFoundError):
             if self._is_folder:
-                discard(Path(path))
+                discard(path)
             else:
                 self._filesystem().rm(path, recursive=True)
 
@@ -257,7 +258,7 @@ class ArtifactStore:
 
     def _opened(self, path: str) -> BinaryIO:
         if self._is_folder:
-            return cast(BinaryIO, Path(path).open("rb", buffering=0))
+            return cast(BinaryIO, io.FileIO(path))
         return cast(BinaryIO, self._filesystem().open(path, "rb"))
 
     def _uploaded(self, path: Path, target: str, found: Measured) -> Measured:

@@ -1,4 +1,8 @@
-"""Files of our own folders: measured in one reading, written so that they appear complete or not at all."""
+"""Files of our own folders: measured in one reading, written so that they appear complete or not at all.
+
+Names are taken as they come, text or ``Path``: each order makes a dozen files, and objects for their names
+cost more than what is done with them.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +34,7 @@ _PARTIAL = ".partial-"
 _NEW, _MODE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666
 
 Done = TypeVar("Done")
+Name = str | Path
 
 
 class Measured(NamedTuple):
@@ -56,7 +61,7 @@ def copied(source: io.RawIOBase | BinaryIO, target: int | None = None) -> Measur
     return Measured(digest.hexdigest(), size_bytes)
 
 
-def measured(path: Path) -> Measured:
+def measured(path: Name) -> Measured:
     """Read the file *path* and measure it."""
     with io.FileIO(path) as stream:
         return copied(stream)
@@ -65,7 +70,7 @@ def measured(path: Path) -> Measured:
 def fresh_folder(parent: Path, prefix: str) -> Path:
     """Make a folder of our own with a name that nobody else has; *parent* too, where it is missing."""
     folder = f"{parent}/{prefix}{secrets.token_hex(8)}"
-    _in_folder(parent, lambda: os.mkdir(folder, 0o700))  # noqa: PTH102 - as often as there are orders
+    _in_folder(folder, lambda: os.mkdir(folder, 0o700))
     return Path(folder)
 
 
@@ -84,15 +89,14 @@ def created(path: Path, content: bytes) -> Measured:
 
 
 @contextmanager
-def complete(path: Path, *, lasting: bool) -> Iterator[int]:
+def complete(path: Name, *, lasting: bool) -> Iterator[int]:
     """Open a new file that gets the name *path* when the block ends well, and is removed otherwise.
 
     The folder is made where it is missing. With *lasting*, the file's bytes survive a power cut from then on.
     Working copies need not.
     """
-    folder = path.parent
-    partial = f"{folder}/{_PARTIAL}{secrets.token_hex(8)}"
-    fd = _in_folder(folder, lambda: os.open(partial, _NEW, _MODE))
+    partial = os.path.join(os.path.dirname(path), f"{_PARTIAL}{secrets.token_hex(8)}")
+    fd = _in_folder(partial, lambda: os.open(partial, _NEW, _MODE))
     try:
         try:
             yield fd
@@ -100,22 +104,22 @@ def complete(path: Path, *, lasting: bool) -> Iterator[int]:
                 os.fsync(fd)
         finally:
             os.close(fd)
-        os.replace(partial, path)  # noqa: PTH105 - as often as there are orders
+        os.replace(partial, path)
     except BaseException:
         with suppress(FileNotFoundError):
-            os.unlink(partial)  # noqa: PTH108
+            os.unlink(partial)
         raise
 
 
-def published(path: Path, target: Path) -> Measured:
+def published(path: Name, target: Name) -> Measured:
     """Write a lasting copy of the file *path* to *target*."""
     with io.FileIO(path) as source, complete(target, lasting=True) as fd:
         found = copied(source, fd)
-    _sync(target.parent)
+    _sync(os.path.dirname(target))
     return found
 
 
-def moved(path: Path, target: Path, known: Measured | None, *, lasting: bool) -> Measured | None:
+def moved(path: Name, target: Name, known: Measured | None, *, lasting: bool) -> Measured | None:
     """Give the file *path* the name *target*; None where that is on another file system.
 
     Parameters
@@ -129,20 +133,20 @@ def moved(path: Path, target: Path, known: Measured | None, *, lasting: bool) ->
     if lasting:
         _sync(path)
     try:
-        _in_folder(target.parent, lambda: os.replace(path, target))  # noqa: PTH105
+        _in_folder(target, lambda: os.replace(path, target))
     except OSError as error:
         if error.errno == errno.EXDEV:
             return None
         raise
     if lasting:
-        _sync(target.parent)
+        _sync(os.path.dirname(target))
     return found
 
 
-def make_lasting(path: Path) -> None:
+def make_lasting(path: Name) -> None:
     """Have the file *path* and its name survive a power cut from now on."""
     _sync(path)
-    _sync(path.parent)
+    _sync(os.path.dirname(path))
 
 
 def _write(fd: int, content: bytes) -> None:
@@ -151,17 +155,17 @@ def _write(fd: int, content: bytes) -> None:
         rest = rest[os.write(fd, rest) :]
 
 
-def _in_folder(folder: Path, do: Callable[[], Done]) -> Done:
-    """Do what needs *folder*, which is seldom missing, and made then."""
+def _in_folder(path: Name, do: Callable[[], Done]) -> Done:
+    """Do what needs the folder of *path*, which is seldom missing, and made then."""
     for _ in range(2):  # a sweep may remove the empty folder in between
         try:
             return do()
         except FileNotFoundError:
-            folder.mkdir(parents=True, exist_ok=True)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
     return do()
 
 
-def _sync(path: Path) -> None:
+def _sync(path: Name) -> None:
     """Have a file's bytes, or a folder's names, survive a power cut."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:

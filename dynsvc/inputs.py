@@ -48,9 +48,10 @@ def place(
         The disk is full or away.
     """
     declared = algorithm.input
-    target = input_dir / declared.file_name(picture.suffix)
-    if target.parent != input_dir:
-        target.parent.mkdir(parents=True)
+    name = declared.file_name(picture.suffix)
+    target = input_dir / name
+    if "/" in name:
+        target.parent.mkdir(parents=True, exist_ok=True)
     if declared.format in ("any", _FORMATS.get(picture.suffix)):
         try:
             os.link(picture, target)

@@ -215,7 +215,7 @@ def _living(at: int, above: PurePosixPath, algorithm: str) -> Iterator[os.stat_r
                 yield from _living(inner, above / entry.name, algorithm)
 
 
-def discard(folder: Path) -> None:
+def discard(folder: str | Path) -> None:
     """Remove *folder* and everything in it, whatever an algorithm made of it. A missing folder is fine.
 
     What has its name and is no folder is removed as it is: a link, not what it leads to.
@@ -234,19 +234,19 @@ def discard(folder: Path) -> None:
         with _closing(_open_folder(str(folder), None)) as top:
             while _empty(top, top, names):
                 pass
-        os.rmdir(folder)  # noqa: PTH106 - as often as there are orders
+        os.rmdir(folder)
     except FileNotFoundError:
         return
     except OSError as error:
         raise StorageUnavailable(str(folder), f"it cannot be removed ({error.strerror})") from error
 
 
-def _removed(folder: Path) -> bool:
+def _removed(folder: str | Path) -> bool:
     """Remove what is no folder, or an empty one, and say whether it was: most folders are empty by then."""
     try:
-        os.rmdir(folder)  # noqa: PTH106
+        os.rmdir(folder)
     except NotADirectoryError:
-        folder.unlink()
+        os.unlink(folder)
     except FileNotFoundError:
         raise
     except OSError:

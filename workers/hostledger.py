@@ -49,7 +49,7 @@ class Entry:
         """Give back what it holds."""
         if self._path:
             with suppress(FileNotFoundError):
-                os.unlink(self._path)  # noqa: PTH108 - no objects for what each run does
+                os.unlink(self._path)
             # The lock goes with the last descriptor; this is the only one.
             os.close(self._fd)
             self._path = ""
@@ -151,7 +151,7 @@ class HostLedger:
 
     def _living(self, folder: str) -> list[Entry]:
         try:
-            names = sorted(os.listdir(folder))  # noqa: PTH208 - as above
+            names = sorted(os.listdir(folder))
         except FileNotFoundError:
             return []
         found = (self._entry(f"{folder}/{name}") for name in names)
@@ -166,7 +166,7 @@ class HostLedger:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 if _lock(fd, shared=True):
-                    os.unlink(path)  # noqa: PTH108 - as above
+                    os.unlink(path)
                     return None
                 document = json.loads(os.read(fd, 1 << 16))
             finally:

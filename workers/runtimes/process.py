@@ -111,7 +111,7 @@ def _search_path() -> str:
 def _resolve(run: Run) -> str:
     """Return the absolute path of the program."""
     name, path = program_name(run), run.env.get("PATH", _search_path())
-    if "/" in name and not Path(name).is_absolute():
+    if "/" in name and not name.startswith("/"):
         raise AlgorithmUnavailable(
             run.algorithm, f"program {name} is neither a plain name nor an absolute path"
         )
@@ -121,4 +121,4 @@ def _resolve(run: Run) -> str:
     if program is None:
         where = "does not exist" if "/" in name else f"is not on PATH ({path})"
         raise AlgorithmUnavailable(run.algorithm, f"program {name} {where}")
-    return str(Path(program).absolute())
+    return os.path.abspath(program)  # noqa: PTH100 - text for text
