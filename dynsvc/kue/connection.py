@@ -13,7 +13,7 @@ from redis.retry import Retry
 from dynsvc.errors import PeerRefused, PeerUnavailable
 from dynsvc.settings import RedisServer
 
-__all__ = ["answering", "connect"]
+__all__ = ["answering", "connect", "in_our_words"]
 
 #: A script takes milliseconds; a server that is silent for this long is away.
 _ANSWER_S = 10.0
@@ -21,6 +21,7 @@ _CONNECT_S = 5.0
 #: An idle connection is tried before it is used, so that one cut by a firewall is noticed.
 _HEALTH_CHECK_S = 15
 
+_REFUSALS = (redis.exceptions.AuthenticationError, redis.exceptions.AuthorizationError)
 # Answers of a server that is there but cannot serve now.
 _PASSING = (
     redis.exceptions.OutOfMemoryError,
@@ -82,17 +83,19 @@ def answering(peer: str) -> Iterator[None]:
     """
     try:
         yield
-    except (redis.exceptions.AuthenticationError, redis.exceptions.AuthorizationError) as error:
-        raise PeerRefused(peer, _sentence(error)) from error
-    except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
-        raise PeerUnavailable(peer, _sentence(error)) from error
-    except redis.exceptions.ResponseError as error:
-        code = _CODE.search(str(error))
-        if isinstance(error, _PASSING) or (code and code.group(1) in _PASSING_CODES):
-            raise PeerUnavailable(peer, _sentence(error)) from error
-        raise PeerRefused(peer, _sentence(error)) from error
     except redis.exceptions.RedisError as error:
-        raise PeerUnavailable(peer, _sentence(error)) from error
+        raise in_our_words(peer, error) from error
+
+
+def in_our_words(peer: str, error: redis.exceptions.RedisError) -> PeerRefused | PeerUnavailable:
+    """Return what :func:`answering` raises for an error of the Redis client."""
+    if isinstance(error, _REFUSALS):
+        return PeerRefused(peer, _sentence(error))
+    if isinstance(error, redis.exceptions.ResponseError) and not isinstance(error, _PASSING):
+        code = _CODE.search(str(error))
+        if not code or code.group(1) not in _PASSING_CODES:
+            return PeerRefused(peer, _sentence(error))
+    return PeerUnavailable(peer, _sentence(error))
 
 
 def _sentence(error: Exception) -> str:

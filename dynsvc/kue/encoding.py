@@ -12,6 +12,8 @@ __all__ = ["LINE_CHARACTERS", "is_truthy", "log_line", "number_text", "stringify
 #: Longest log line; what is longer ends in an ellipsis.
 LINE_CHARACTERS = 1000
 
+# Made once: with these options the module's own function makes an encoder for each text.
+_quoted = json.JSONEncoder(ensure_ascii=False).encode
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _ESCAPE_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
 # Control characters, and those that turn the direction of the text around them.
@@ -51,18 +53,22 @@ def stringify(value: object) -> str:
     TypeError
         The value holds something that is not JSON.
     """
-    if value is None or isinstance(value, bool):
-        return json.dumps(value)
+    text = _json(value)
+    return text if text.isascii() else _SURROGATE.sub(lambda half: f"\\u{ord(half.group()):04x}", text)
+
+
+def _json(value: object) -> str:
     if isinstance(value, str):
-        text = json.dumps(value, ensure_ascii=False)
-        return _SURROGATE.sub(lambda half: f"\\u{ord(half.group()):04x}", text)
+        return _quoted(value)
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else "true" if value else "false"
     if isinstance(value, int | float):
         return number_text(value) if math.isfinite(value) else "null"
     if isinstance(value, Mapping):
-        pairs = (f"{stringify(_name(name))}:{stringify(member)}" for name, member in value.items())
+        pairs = [f"{_quoted(_name(name))}:{_json(member)}" for name, member in value.items()]
         return "{" + ",".join(pairs) + "}"
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
-        return "[" + ",".join(stringify(member) for member in value) + "]"
+        return "[" + ",".join([_json(member) for member in value]) + "]"
     raise TypeError(f"{type(value).__name__} is not JSON")
 
 
@@ -87,6 +93,8 @@ def log_line(text: str) -> str:
     Terminal colours and control characters go, the characters that begin HTML tags and Kue's own placeholders
     become look-alikes, and at most :data:`LINE_CHARACTERS` remain.
     """
-    line = valid_text(text[: 4 * LINE_CHARACTERS])
-    line = _CONTROL.sub(" ", _ESCAPE_SEQUENCE.sub("", line)).translate(_HTML).rstrip()
+    line = text[: 4 * LINE_CHARACTERS]
+    if not line.isprintable():
+        line = _CONTROL.sub(" ", _ESCAPE_SEQUENCE.sub("", valid_text(line)))
+    line = line.translate(_HTML).rstrip()
     return line if len(line) <= LINE_CHARACTERS else line[: LINE_CHARACTERS - 1] + "…"

@@ -7,15 +7,20 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import redis
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, RedisError
 
-from dynsvc.kue.connection import answering
+from dynsvc.kue.connection import in_our_words
 
 __all__ = ["Call", "Scripts", "together"]
 
 _FOLDER = Path(__file__).parent
+
+#: Digests of the texts that each client's server knows. A server that has lost one has lost all of them,
+#: whichever object they are run by.
+_known: WeakKeyDictionary[redis.Redis, dict[str, str]] = WeakKeyDictionary()
 
 
 @cache
@@ -34,8 +39,7 @@ class Scripts:
     def __init__(self, client: redis.Redis, head: str, peer: str, *, folder: Path = _FOLDER) -> None:
         self.client, self.head, self.peer = client, head, peer
         self._folder = folder
-        self._registered: dict[str, Any] = {}
-        self._loaded: set[str] = set()
+        self._digests = _known.setdefault(client, {})
 
     def run(self, name: str, *args: str | int) -> Any:
         """Run the script *name* with the key head and *args*, and return its reply.
@@ -47,26 +51,31 @@ class Scripts:
         PeerRefused
             The server's answer is an error (permanent).
         """
-        with answering(self.peer):
-            return self._script(name)(args=(self.head, *args))
+        try:
+            try:
+                return self.client.execute_command(*self.command(name, *args))
+            except NoScriptError:
+                # A restarted server has lost it, so it has not run.
+                self.forget()
+                return self.client.execute_command(*self.command(name, *args))
+        except RedisError as error:
+            raise in_our_words(self.peer, error) from error
 
-    def _script(self, name: str) -> Any:
-        script = self._registered.get(name)
-        if script is None:
-            script = self._registered[name] = self.client.register_script(_text(self._folder, name))
-        return script
+    def command(self, name: str, *args: str | int) -> tuple[str | int, ...]:
+        """Return the command that runs the script *name*. One round trip loads it, once."""
+        text = self.text(name)
+        digest = self._digests.get(text)
+        if digest is None:
+            digest = self._digests[text] = str(self.client.script_load(text))
+        return ("EVALSHA", digest, 0, self.head, *args)
 
-    def load(self, name: str) -> str:
-        """Have the server know the script *name*, and return its digest. One round trip, once."""
-        script = self._script(name)
-        if name not in self._loaded:
-            self.client.script_load(script.script)
-            self._loaded.add(name)
-        return str(script.sha)
+    def text(self, name: str) -> str:
+        """Return the script *name*."""
+        return _text(self._folder, name)
 
     def forget(self) -> None:
         """Have scripts loaded again: the server has lost them."""
-        self._loaded.clear()
+        self._digests.clear()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,22 +106,23 @@ def together(calls: Sequence[Call]) -> list[Any]:
     if not calls:
         return []
     first = calls[0].scripts
-    with answering(first.peer):
+    try:
         try:
             return _sent(first.client, calls)
         except NoScriptError:
             # A restarted server has lost all of them, so none has run.
-            for scripts in {id(call.scripts): call.scripts for call in calls}.values():
-                scripts.forget()
+            first.forget()
             return _sent(first.client, calls)
+    except RedisError as error:
+        raise in_our_words(first.peer, error) from error
 
 
 def _sent(client: redis.Redis, calls: Sequence[Call]) -> list[Any]:
-    digests = [call.scripts.load(call.name) for call in calls]
+    commands = [call.scripts.command(call.name, *call.args) for call in calls]
     # Not by the client's own script objects: they ask in a round trip of its own whether each is there.
     with client.pipeline(transaction=False) as pipeline:
-        for digest, call in zip(digests, calls, strict=True):
-            pipeline.execute_command("EVALSHA", digest, 0, call.scripts.head, *call.args)
+        for command in commands:
+            pipeline.execute_command(*command)
         # Raised by us: the pipeline would put other words in front of the server's code.
         replies: list[Any] = pipeline.execute(raise_on_error=False)
     for reply in replies:

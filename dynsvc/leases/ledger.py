@@ -118,10 +118,10 @@ class Ledger:
         return f"{self._head}wake"
 
     def _call(self, script: str, *args: object) -> Call:
-        return Call(self._scripts, script, tuple(str(arg) for arg in args))
+        return Call(self._scripts, script, tuple(map(str, args)))
 
     def _run(self, script: str, *args: object) -> Any:
-        return self._call(script, *args).run()
+        return self._scripts.run(script, *map(str, args))
 
     def in_flight(self) -> int:
         """Return the number of orders in flight."""

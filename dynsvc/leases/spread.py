@@ -70,7 +70,7 @@ class Spread:
         self.leases = Ledger(client, f"{head}tiles:", peer)
 
     def _run(self, script: str, *args: object) -> Any:
-        return self._scripts.run(script, *(str(arg) for arg in args))
+        return self._scripts.run(script, *map(str, args))
 
     def begin(
         self,

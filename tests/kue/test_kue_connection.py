@@ -8,6 +8,7 @@ from pydantic import SecretStr
 from dynsvc.errors import PeerRefused, PeerUnavailable
 from dynsvc.kue import JobStore, connect
 from dynsvc.kue.scripts import together
+from dynsvc.leases import Ledger
 from dynsvc.settings import RedisServer
 from tests.support.kue import KueApi, KueListener, running
 from tests.support.redis import RedisProcess, running_redis
@@ -72,6 +73,22 @@ def test_scripts_run_together_in_their_order(redis_program: str) -> None:
         assert together(calls) == [0, 1, 0], "loaded again, and in the same order"
         assert store.log_lines(job_id) == ["half"]
         assert together([]) == []
+
+
+def test_scripts_that_run_together_run_once_when_only_some_were_loaded_again(redis_program: str) -> None:
+    with running_redis() as server, connect(server.settings) as client:
+        store, ledger = JobStore(client), Ledger(client, "q:", "Redis")
+        job_id = store.create("order", {})
+        store.claim(job_id, ["order"], "dynsvc:1")
+        calls = [
+            store.progressing(job_id, "dynsvc:1", 50, log=["half"]),
+            ledger.releasing(job_id, "dynsvc:1"),
+        ]
+        together(calls)
+        client.script_flush()
+        calls[0].run()
+        together(calls)
+        assert store.log_lines(job_id) == ["half"] * 3
 
 
 def test_an_error_of_one_script_is_told_and_the_others_run(redis_program: str) -> None:

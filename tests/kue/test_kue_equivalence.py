@@ -219,16 +219,11 @@ class Careless(Scripts):
 
     mistakes = ()
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        original = self.client.register_script
-
-        def register(text: str) -> Any:
-            for right, wrong in self.mistakes:
-                text = text.replace(right, wrong)
-            return original(text)
-
-        self.client.register_script = register  # type: ignore[method-assign]
+    def text(self, name: str) -> str:
+        text = super().text(name)
+        for right, wrong in self.mistakes:
+            text = text.replace(right, wrong)
+        return text
 
 
 MISTAKES: tuple[tuple[str, str, Callable[[list[str]], bool]], ...] = (
