@@ -22,6 +22,8 @@ def _chunks(raw: BaseHTTPResponse, deadline: float) -> Iterator[bytes]:
         if time.monotonic() > deadline:
             raise NoAnswerError("the answer was not complete in time")
         yield chunk
+        if raw.length_remaining == 0:  # one more reading would only find that out
+            return
 
 
 def beginning(raw: BaseHTTPResponse, deadline: float, max_bytes: int) -> bytes:

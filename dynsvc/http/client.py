@@ -18,9 +18,8 @@ from urllib.parse import quote, urljoin, urlsplit
 
 import structlog
 from pydantic import SecretStr
-from requests import exceptions
 from urllib3 import BaseHTTPResponse
-from urllib3.exceptions import HTTPError, ReadTimeoutError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ReadTimeoutError
 
 from dynsvc.errors import DeliveryUnknown, PeerRefused, PeerUnavailable, StorageUnavailable
 from dynsvc.http.answers import Answer, Verdict, named, refusal
@@ -303,7 +302,7 @@ def _exchange(call: _Call, session: Session) -> Answer:
         except ValueError:
             # Its text holds the value itself.
             raise PeerRefused(call.peer, "cannot be asked: its URL or a header is not usable") from None
-        except (exceptions.RequestException, HTTPError, OSError) as error:
+        except (HTTPError, OSError) as error:
             raise _no_answer(patience, error) from None
         try:
             if response.status not in _REDIRECTED or call.method != "GET":
@@ -343,9 +342,9 @@ def _server(url: str) -> tuple[str, str | None, int | None]:
 
 
 def _no_answer(patience: Patience, error: Exception) -> NoAnswerError:
-    """Return the error for one of requests or urllib3, without its text and chain: these hold URLs."""
-    if isinstance(error, exceptions.ConnectTimeout):
-        return NoAnswerError(f"no connection in {patience.connect_s:g} s")
-    if isinstance(error, exceptions.Timeout | ReadTimeoutError):
+    """Return the error for one of urllib3, without its text and chain: these hold URLs."""
+    if isinstance(error, ReadTimeoutError):
         return NoAnswerError(f"no answer in {patience.read_s:g} s")
+    if isinstance(error, ConnectTimeoutError) and not isinstance(error, NewConnectionError):
+        return NoAnswerError(f"no connection in {patience.connect_s:g} s")
     return NoAnswerError(broken(error))

@@ -48,12 +48,13 @@ class _Watch:
     def __init__(self) -> None:
         self._waiting: set[_Watched] = set()
         self._wakes_at = math.inf
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
 
     def begin(self, watched: _Watched) -> None:
         """Shut *watched* down at its deadline, if it has not ended until then."""
-        with self._changed:
+        with self._lock:
             # A forked process has no thread yet, and what its parent waits for is not its own.
             if self._thread is None or not self._thread.is_alive():
                 self._waiting = {watched}
@@ -68,7 +69,7 @@ class _Watch:
 
     def end(self, watched: _Watched) -> None:
         """Wait no longer."""
-        with self._changed:
+        with self._lock:
             self._waiting.discard(watched)
 
     def _run(self) -> None:

@@ -1,7 +1,7 @@
-"""A process's ways to servers: requests' own, without what this client has no use for.
+"""A process's ways to servers: requests finds them, once for each server, and urllib3 goes them.
 
-A session of requests keeps cookies, merges headers and settings, follows redirects and calls hooks; for each
-request that costs as much as all the rest.
+A session of requests keeps cookies, merges headers and settings, follows redirects and calls hooks, and looks
+for the way anew with each request; that costs as much as all the rest.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from urllib.parse import urlencode
 
 import requests
 from requests.adapters import HTTPAdapter
-from requests.exceptions import InvalidSchema
-from requests.utils import get_netrc_auth
-from urllib3 import BaseHTTPResponse
+from requests.utils import get_auth_from_url, get_netrc_auth
+from urllib3 import BaseHTTPResponse, HTTPConnectionPool, Retry, Timeout
+from urllib3.util import Url, make_headers, parse_url
 
 from dynsvc import __version__
 from dynsvc.http.connections import limited_connections
@@ -26,6 +26,8 @@ __all__ = ["Session"]
 _CONNECTIONS = 64
 #: No encoding: an encoded body could unpack to any size.
 _HEADERS = {"User-Agent": f"dynsvc/{__version__}", "Accept-Encoding": "identity", "Accept": "*/*"}
+#: Errors come as they are; what is tried again is decided above.
+_ONCE = Retry(total=False)
 
 
 class _Adapter(HTTPAdapter):
@@ -42,9 +44,13 @@ class _Adapter(HTTPAdapter):
         limited_connections(manager, fresh=self._fresh)
         return manager
 
-    def build_response(self, req: requests.PreparedRequest, resp: Any) -> Any:  # noqa: ARG002
-        """Return urllib3's answer itself: requests would only copy its headers and look for cookies."""
-        return resp
+    def way(self, url: str, verify: Any, proxies: Any) -> tuple[HTTPConnectionPool, str]:
+        """Return the connections to the server of *url*, and what they are asked for."""
+        request = requests.PreparedRequest()
+        request.url = url
+        connections: Any = self.get_connection_with_tls_context(request, verify, proxies=proxies)
+        self.cert_verify(connections, url, verify, None)  # type: ignore[no-untyped-call]
+        return connections, self.request_url(request, proxies)
 
 
 class Session:
@@ -57,9 +63,12 @@ class Session:
         if use_environment:
             self._environment = requests.Session()
             self._environment.verify = self._verify
+        #: The connections to each of the few servers of a configuration, where no environment is asked.
+        self._known: dict[tuple[str | None, str | None, int | None, bool], HTTPConnectionPool] = {}
 
     def close(self) -> None:
         """Close the kept connections."""
+        self._known.clear()
         self._kept.close()
         self._fresh.close()
 
@@ -88,24 +97,40 @@ class Session:
         ValueError
             The URL or a header is not usable.
         """
-        request = requests.PreparedRequest()
-        request.method = method
-        request.prepare_url(url, urlencode(params))
-        target = str(request.url)
-        if not target.lower().startswith(("http://", "https://")):
-            raise InvalidSchema("neither http nor https")
-        lines = {**_HEADERS, **headers}
-        lines["Connection"] = "keep-alive" if body is None else "close"
+        parts = parse_url(url)
+        if parts.scheme not in ("http", "https") or not parts.host:
+            raise ValueError("neither http nor https")
+        if params:
+            parts = parts._replace(query="&".join(filter(None, (parts.query, urlencode(params)))))
+        lines = {**_HEADERS, **headers, "Connection": "keep-alive"}
         if body is not None:
-            request.body, lines["Content-Length"] = body, str(len(body))
-        request.headers = lines  # type: ignore[assignment]  # any mapping will do
-        verify: Any = self._verify
-        proxies = user = None
+            lines |= {"Connection": "close", "Content-Length": str(len(body))}
+        connections, asked, login = self._way(parts, fresh=body is not None)
+        if login and any(login):
+            lines["Authorization"] = make_headers(basic_auth=":".join(login))["authorization"]
+        answer = connections.urlopen(
+            method,
+            asked,
+            body=body,
+            headers=lines,
+            retries=_ONCE,
+            redirect=False,
+            assert_same_host=False,
+            timeout=Timeout(connect=timeout[0], read=timeout[1]),
+            preload_content=False,
+            decode_content=False,
+        )
+        return parts.url, answer
+
+    def _way(self, parts: Url, *, fresh: bool) -> tuple[HTTPConnectionPool, str, tuple[str, str] | None]:
+        """Return the connections to a URL's server, what they are asked for, and name and password if any."""
+        adapter = self._fresh if fresh else self._kept
+        login = get_auth_from_url(parts.url) if parts.auth else None
         if self._environment is not None:
-            settings = self._environment.merge_environment_settings(target, {}, True, None, None)
-            verify, proxies, user = settings["verify"], settings["proxies"], get_netrc_auth(target)
-        if user or "@" in target:
-            request.prepare_auth(user, target)
-        adapter = self._kept if body is None else self._fresh
-        answer: Any = adapter.send(request, stream=True, timeout=timeout, verify=verify, proxies=proxies)
-        return target, answer
+            settings = self._environment.merge_environment_settings(parts.url, {}, True, None, None)
+            connections, asked = adapter.way(parts.url, settings["verify"], settings["proxies"])
+            return connections, asked, get_netrc_auth(parts.url) or login
+        server = (parts.scheme, parts.host, parts.port, fresh)
+        connections = self._known.get(server) or adapter.way(parts.url, self._verify, None)[0]
+        self._known[server] = connections
+        return connections, parts.request_uri, login

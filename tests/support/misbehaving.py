@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -109,10 +110,15 @@ class MisbehavingServer:
         What is done with the first, second, … request.
     reads_body
         Whether the whole request is read first; else only its headers.
+    tls
+        With what connections are encrypted, if they are.
     """
 
-    def __init__(self, behaviours: Iterable[Behaviour], *, reads_body: bool = True) -> None:
+    def __init__(
+        self, behaviours: Iterable[Behaviour], *, reads_body: bool = True, tls: ssl.SSLContext | None = None
+    ) -> None:
         self._behaviours = list(behaviours)
+        self._tls = tls
         self._reads_body = reads_body
         self._stopped = threading.Event()
         self._lock = threading.Lock()
@@ -144,8 +150,7 @@ class MisbehavingServer:
             thread.start()
 
     def _serve(self, connection: socket.socket) -> None:
-        with connection, contextlib.suppress(OSError):
-            connection.settimeout(10)
+        with contextlib.suppress(OSError), self._ready(connection) as connection:
             head, body = self._request(connection)
             if not head:
                 return
@@ -153,6 +158,10 @@ class MisbehavingServer:
                 behave = self._behaviours[min(len(self.requests), len(self._behaviours) - 1)]
                 self.requests.append((head, body))
             behave(connection, self._stopped)
+
+    def _ready(self, connection: socket.socket) -> socket.socket:
+        connection.settimeout(10)
+        return self._tls.wrap_socket(connection, server_side=True) if self._tls else connection
 
     def _request(self, connection: socket.socket) -> tuple[str, bytes]:
         data = b""
@@ -180,9 +189,11 @@ class MisbehavingServer:
 
 
 @contextmanager
-def misbehaving(*behaviours: Behaviour, reads_body: bool = True) -> Iterator[MisbehavingServer]:
+def misbehaving(
+    *behaviours: Behaviour, reads_body: bool = True, tls: ssl.SSLContext | None = None
+) -> Iterator[MisbehavingServer]:
     """Run a server that treats its requests by *behaviours*; the last one is repeated."""
-    server = MisbehavingServer(behaviours, reads_body=reads_body)
+    server = MisbehavingServer(behaviours, reads_body=reads_body, tls=tls)
     try:
         yield server
     finally:

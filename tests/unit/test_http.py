@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,6 +38,7 @@ from tests.support.misbehaving import (
     stalled,
     truncated,
 )
+from tests.support.tls import Authority
 
 QUICK = Patience(
     connect_s=1, read_s=0.3, answer_s=0.6, attempts=2, total_s=5, pause_s=0.001, pause_cap_s=0.01
@@ -82,6 +85,8 @@ def test_a_body_is_read_completely(http: Http) -> None:
         (endless(b"x", every_s=0.05), "not complete in time"),
         (endless(b"x", every_s=0.05, length=100_000), "not complete in time"),
         (dripping_headers(), "no answer in 0.3 s"),
+        # two lengths
+        (answer(b"{}", Content_length="3"), "the connection broke off"),
         # not HTTP
         (raw(b"SSH-2.0-OpenSSH_9.2\r\n\r\n"), "the connection broke off"),
         # the peer says that it cannot now
@@ -248,6 +253,42 @@ def test_proxies_of_the_environment_are_ignored_unless_asked_for(
     assert len(server.requests) == 1
 
 
+def test_a_proxy_of_the_environment_is_asked_for_whole_urls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("no_proxy", raising=False)
+    with misbehaving(answer(b"1")) as proxy, Http(QUICK, use_environment=True) as http:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        assert http.get_json("peer", "http://peer.invalid/a", params={"q": "1"}) == 1
+    assert proxy.requests[0][0].startswith("GET http://peer.invalid/a?q=1 HTTP/1.1")
+
+
+def test_name_and_password_come_from_the_url_or_if_asked_for_from_the_environment(
+    http: Http, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login us:er password pass\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    with misbehaving(answer()) as server, Http(QUICK, use_environment=True) as asking:
+        http.get("peer", server.url)
+        http.get("peer", server.url.replace("http://", "http://user:p%40ss@"))
+        asking.get("peer", server.url)
+    none, ours, theirs = (head for head, _ in server.requests)
+    assert "authorization" not in none.lower()
+    assert f"Authorization: Basic {b64encode(b'user:p@ss').decode()}" in ours.splitlines()
+    assert f"Authorization: Basic {b64encode(b'us:er:pass').decode()}" in theirs.splitlines()
+
+
+def test_a_server_with_tls_is_believed_by_its_certificate(tmp_path: Path, archive: Path) -> None:
+    authority = Authority(tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*authority.issue("server", "127.0.0.1"))
+    with misbehaving(answer(), tls=context) as server:
+        url = server.url.replace("http:", "https:")
+        with Http(QUICK, ca_bundle=authority.certificate) as http:
+            assert http.get_json("peer", url) == {}
+            assert post(http, url, archive).body == b"{}"
+        with Http(QUICK) as http, pytest.raises(PeerUnavailable, match="no TLS connection"):
+            http.get("peer", url)
+
+
 def test_a_status_is_told_whatever_it_is(http: Http) -> None:
     with misbehaving(answer(b"x" * 100_000, status="418 I'm a teapot")) as server:
         assert http.status("peer", server.url) == 418
@@ -284,7 +325,9 @@ def test_a_form_is_sent_once_and_a_lost_answer_is_told_apart(http: Http, archive
     assert len(server.requests) == 1
     assert caught.value.transient
     assert str(from_document(to_document(caught.value))) == str(caught.value)
-    for lost in (truncated(b"{"), stalled(), busy("502 Bad Gateway"), busy("504 Gateway Timeout")):
+    two_lengths = answer(b"{}", Content_length="3")
+    gateways = busy("502 Bad Gateway"), busy("504 Gateway Timeout")
+    for lost in (truncated(b"{"), stalled(), two_lengths, *gateways):
         with misbehaving(lost) as server, pytest.raises(DeliveryUnknown):
             post(http, server.url, archive)
         assert len(server.requests) == 1
