@@ -50,9 +50,10 @@ def test_other_pixels_are_to_be_decoded(kind: str, mode: str) -> None:
         ("JPEG", {}),
         ("JPEG", {"progressive": True}),
         ("JPEG", {"subsampling": 0, "restart_marker_rows": 1}),
+        ("JPEG", {"keep_rgb": True}),
         ("PNG", {}),
     ],
-    ids=["jpeg", "progressive", "restarts", "png"],
+    ids=["jpeg", "progressive", "restarts", "rgb", "png"],
 )
 def test_it_is_refused_wherever_it_would_be_when_decoded(kind: str, options: dict[str, Any]) -> None:
     whole = written(kind, **options)
