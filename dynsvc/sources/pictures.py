@@ -21,6 +21,8 @@ __all__ = ["Expected", "decoded", "outside", "usable_as_sent", "write_bytes", "w
 _MAGIC = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG"}
 #: What can be turned into RGB without a guess.
 _MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK"})
+#: The marker behind a JPEG's pixels, which cannot be among them, and how much may follow it: line ends.
+_JPEG_END, _BEHIND_BYTES = b"\xff\xd9", 16
 _TOO_LARGE = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
@@ -59,11 +61,16 @@ def decoded(peer: str, body: bytes, expected: Expected) -> Image.Image:
 def usable_as_sent(peer: str, body: bytes, expected: Expected) -> MediaType | None:
     """Return what *body* is if it holds the RGB pixels asked for, whole, and None if it must be decoded.
 
+    A JPEG is whole with its end. What else could be wrong with it is left to who decodes it, as a decoder
+    takes nearly every byte for a pixel; it takes a tenth of an order's time to find that out twice.
+
     Raises as :func:`decoded`.
     """
     with _checked(peer, body, expected) as picture:
         if picture.mode != "RGB" or picture.size != (expected.width_px, expected.height_px):
             return None
+        if picture.format == "JPEG" and _JPEG_END in body[-len(_JPEG_END) - _BEHIND_BYTES :]:
+            return "image/jpeg"
         # Everything is read. Of a JPEG only the brightness is made, in an eighth of the size.
         picture.draft("L", (1, 1))
         picture.load()

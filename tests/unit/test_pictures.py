@@ -55,17 +55,42 @@ def test_other_pixels_are_to_be_decoded(kind: str, mode: str) -> None:
     ],
     ids=["jpeg", "progressive", "restarts", "rgb", "png"],
 )
-def test_it_is_refused_wherever_it_would_be_when_decoded(kind: str, options: dict[str, Any]) -> None:
+def test_cut_short_it_is_refused_wherever_it_would_be_when_decoded(
+    kind: str, options: dict[str, Any]
+) -> None:
     whole = written(kind, **options)
-    chance = random.Random(7)
-    bodies = [whole[:length] for length in range(8, len(whole), 7)]
+    bodies = [whole[:length] for length in range(8, len(whole))]
+    verdicts = [accepted(usable_as_sent, body) for body in bodies]
+    assert verdicts == [accepted(decoded, body) for body in bodies]
+    assert not any(verdicts[: -len(whole) // 10])
+
+
+@pytest.mark.parametrize("behind", [b"", b"\r\n", bytes(64), b"x" * 64])
+def test_what_follows_a_picture_is_no_part_of_it(behind: bytes) -> None:
+    assert usable_as_sent("peer", written("JPEG") + behind, EXPECTED) == "image/jpeg"
+
+
+def damaged(whole: bytes) -> list[bytes]:
+    chance, bodies = random.Random(7), []
     for _ in range(300):
-        damaged = bytearray(whole)
-        damaged[chance.randrange(8, len(whole))] = chance.randrange(256)
-        bodies.append(bytes(damaged))
+        body = bytearray(whole)
+        body[chance.randrange(8, len(whole))] = chance.randrange(256)
+        bodies.append(bytes(body))
+    return bodies
+
+
+def test_a_png_is_refused_wherever_it_would_be_when_decoded() -> None:
+    bodies = damaged(written("PNG"))
     verdicts = [accepted(usable_as_sent, body) for body in bodies]
     assert verdicts == [accepted(decoded, body) for body in bodies]
     assert not all(verdicts)
+
+
+def test_a_jpeg_with_a_damaged_head_is_refused_or_left_to_who_decodes_it() -> None:
+    bodies = damaged(written("JPEG"))
+    # Nothing that can be decoded is refused.
+    assert not any(accepted(decoded, body) and not accepted(usable_as_sent, body) for body in bodies)
+    assert not all(accepted(usable_as_sent, body) for body in bodies)
 
 
 def test_a_file_appears_complete_or_not_at_all(tmp_path: Path) -> None:
