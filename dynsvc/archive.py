@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from dynsvc.errors import OutputMissing, OutputRefused, StorageUnavailable
-from dynsvc.files import Measured, created, measured
+from dynsvc.files import created, measured
+from dynsvc.measured import Measured
 from dynsvc.outputs import (
     MemoryFile,
     OutputFile,

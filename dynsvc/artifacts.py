@@ -25,7 +25,8 @@ from dynsvc.errors import (
     SettingsInvalid,
     StorageUnavailable,
 )
-from dynsvc.files import Measured, complete, copied, make_lasting, measured, moved, published
+from dynsvc.files import complete, copied, make_lasting, measured, moved, published
+from dynsvc.measured import Measured
 from dynsvc.outputs import discard
 
 __all__ = ["Artifact", "ArtifactStore", "Swept"]

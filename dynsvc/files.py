@@ -14,10 +14,11 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, TypeVar
+from typing import BinaryIO, TypeVar
+
+from dynsvc.measured import Measured
 
 __all__ = [
-    "Measured",
     "complete",
     "copied",
     "created",
@@ -26,6 +27,7 @@ __all__ = [
     "measured",
     "moved",
     "published",
+    "write",
 ]
 
 #: Python asks for all of it however small a file is, and gives it back.
@@ -37,19 +39,6 @@ Done = TypeVar("Done")
 Name = str | Path
 
 
-class Measured(NamedTuple):
-    """What tells a file's bytes from all others."""
-
-    #: In hexadecimal.
-    sha256: str
-    size_bytes: int
-
-    @classmethod
-    def of(cls, content: bytes) -> Measured:
-        """Measure bytes in memory."""
-        return cls(hashlib.sha256(content).hexdigest(), len(content))
-
-
 def copied(source: io.RawIOBase | BinaryIO, target: int | None = None) -> Measured:
     """Read *source* to its end, write it to the open file *target* if given, and measure it."""
     digest, size_bytes = hashlib.sha256(), 0
@@ -57,7 +46,7 @@ def copied(source: io.RawIOBase | BinaryIO, target: int | None = None) -> Measur
         digest.update(chunk)
         size_bytes += len(chunk)
         if target is not None:
-            _write(target, chunk)
+            write(target, chunk)
     return Measured(digest.hexdigest(), size_bytes)
 
 
@@ -79,7 +68,7 @@ def created(path: Path, content: bytes) -> Measured:
     fd = os.open(path, _NEW, _MODE)
     try:
         try:
-            _write(fd, content)
+            write(fd, content)
         finally:
             os.close(fd)
     except BaseException:
@@ -149,7 +138,8 @@ def make_lasting(path: Name) -> None:
     _sync(os.path.dirname(path))
 
 
-def _write(fd: int, content: bytes) -> None:
+def write(fd: int, content: bytes) -> None:
+    """Write all of *content* to an open file."""
     rest = memoryview(content)
     while rest:
         rest = rest[os.write(fd, rest) :]

@@ -161,7 +161,9 @@ def fetch_roi(message: Message, ports: Ports, attempt: Attempt) -> Message:
     with workspace(ports, message) as folder, disk_errors(folder):
         picture = ports.source(plan.slide).fetch(plan.slide, plan.region, folder, "roi")
         key = artifact_key(message, f"roi-{plan.region}{picture.suffix}")
-        stored = ports.artifacts.put(picture.path, key, give=True, lasting=False)
+        stored = ports.artifacts.put(
+            picture.path, key, give=True, measured_as=picture.measured, lasting=False
+        )
     fetched = Input(
         picture=stored, suffix=picture.suffix, width_px=picture.width_px, height_px=picture.height_px
     )

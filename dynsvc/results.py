@@ -10,7 +10,7 @@ from dynsvc import algmeta, archive, provenance
 from dynsvc.algorithms import Algorithm
 from dynsvc.cache import Kept
 from dynsvc.errors import OutputMissing, OutputRefused
-from dynsvc.files import Measured
+from dynsvc.measured import Measured
 from dynsvc.messages import Plan
 from dynsvc.orders import safe_name
 from dynsvc.outputs import OutputLimits, ResultFile, collect

@@ -7,6 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from dynsvc.measured import Measured
+
 __all__ = ["Picture", "Slide"]
 
 
@@ -35,6 +37,8 @@ class Picture(BaseModel):
     media_type: Literal["image/jpeg", "image/png"]
     width_px: int
     height_px: int
+    #: What the file is, where that was measured while it was written.
+    measured: Measured | None = None
 
     @property
     def suffix(self) -> str:

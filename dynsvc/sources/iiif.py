@@ -127,8 +127,14 @@ class IiifSource:
         if media_type is None:
             return write_png(decoded(self.peer, body, expected), folder / f"{stem}.png")
         path = folder / f"{stem}{'.jpg' if media_type == 'image/jpeg' else '.png'}"
-        write_bytes(body, path)
-        return Picture(path=path, media_type=media_type, width_px=region.width_px, height_px=region.height_px)
+        found = write_bytes(body, path)
+        return Picture(
+            path=path,
+            media_type=media_type,
+            width_px=region.width_px,
+            height_px=region.height_px,
+            measured=found,
+        )
 
     def _shrunk(
         self, slide: Slide, region: Region, folder: Path, stem: str, *, size_px: tuple[int, int], side_px: int

@@ -13,6 +13,8 @@ from typing import Literal
 from PIL import Image
 
 from dynsvc.errors import PictureWrong, StorageUnavailable
+from dynsvc.files import complete, write
+from dynsvc.measured import Measured
 from dynsvc.regions import Region
 from dynsvc.slides import Picture
 
@@ -120,29 +122,29 @@ def write_png(picture: Image.Image, path: Path) -> Picture:
     StorageUnavailable
         The file cannot be written (transient).
     """
-    with _appearing(path) as part:
-        # Higher levels cost several times as much and save a few percent.
-        picture.save(part, "PNG", compress_level=1)
-    return Picture(path=path, media_type="image/png", width_px=picture.width, height_px=picture.height)
-
-
-def write_bytes(body: bytes, path: Path) -> None:
-    """Write *body* to *path*, as :func:`write_png` does."""
-    with _appearing(path) as part:
-        part.write_bytes(body)
-
-
-@contextmanager
-def _appearing(path: Path) -> Iterator[Path]:
-    """Give a place for what becomes the file *path* at the end of the block."""
     part = path.with_name(f".{path.name}.part")
-    try:
+    with _disk_errors(path):
         try:
-            yield part
+            # Higher levels cost several times as much and save a few percent.
+            picture.save(part, "PNG", compress_level=1)
             part.replace(path)
         except BaseException:
             part.unlink(missing_ok=True)
             raise
+    return Picture(path=path, media_type="image/png", width_px=picture.width, height_px=picture.height)
+
+
+def write_bytes(body: bytes, path: Path) -> Measured:
+    """Write *body* to *path*, as :func:`write_png` does, and measure it."""
+    with _disk_errors(path), complete(path, lasting=False) as fd:
+        write(fd, body)
+    return Measured.of(body)
+
+
+@contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise StorageUnavailable(str(path.parent), f"{path.name}: {error.strerror or error}") from error
 

@@ -16,6 +16,7 @@ PACKAGES = ("dynsvc", "bridge", "workers")
 
 #: Modules of values and decisions: no clients, no files, no Celery.
 PURE = (
+    "dynsvc/measured.py",
     "dynsvc/errors.py",
     "dynsvc/orders.py",
     "dynsvc/identifiers.py",

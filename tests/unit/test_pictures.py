@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from dynsvc.errors import PictureWrong, StorageUnavailable
+from dynsvc.measured import Measured
 from dynsvc.sources.pictures import Expected, decoded, usable_as_sent, write_bytes
 from tests.support.pyramids import gradient
 
@@ -94,10 +95,10 @@ def test_a_jpeg_with_a_damaged_head_is_refused_or_left_to_who_decodes_it() -> No
 
 
 def test_a_file_appears_complete_or_not_at_all(tmp_path: Path) -> None:
-    write_bytes(b"abc", tmp_path / "x")
+    assert write_bytes(b"abc", tmp_path / "x") == Measured.of(b"abc")
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("x", b"abc")]
     with pytest.raises(StorageUnavailable):
-        write_bytes(b"abc", tmp_path / "none" / "x")
+        write_bytes(b"abc", tmp_path / "x" / "y")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "full").touch()
     with pytest.raises(StorageUnavailable):
