@@ -8,8 +8,7 @@ see ``bridge/status.py`` and ``workers/status.py``.
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, GCCollector, Histogram, ProcessCollector
 
@@ -156,11 +155,9 @@ def describe(role: str, host: str) -> None:
     _INFO.labels(role, host, __version__, platform.python_version()).set(1)
 
 
-@contextmanager
-def step(name: str) -> Iterator[None]:
-    """Count a step as running."""
-    with _STEPS_RUNNING.labels(name).track_inprogress():
-        yield
+def step(name: str) -> AbstractContextManager[None]:
+    """Count a step as running while the block runs."""
+    return _STEPS_RUNNING.labels(name).track_inprogress()
 
 
 def step_ended(name: str, outcome: str, took_s: float) -> None:
@@ -212,11 +209,9 @@ def attempt_ended(algorithm: str | None, outcome: str, error: str = "") -> None:
         _ATTEMPTS.labels(algorithm or "", word, error.partition(":")[0].strip()).inc()
 
 
-@contextmanager
-def run(algorithm: str, device: str) -> Iterator[None]:
-    """Count a run as going on."""
-    with _RUNS_RUNNING.labels(algorithm, device).track_inprogress():
-        yield
+def run(algorithm: str, device: str) -> AbstractContextManager[None]:
+    """Count a run as going on while the block runs."""
+    return _RUNS_RUNNING.labels(algorithm, device).track_inprogress()
 
 
 def run_admitted(algorithm: str, device: str, waited_s: float) -> None:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import functools
 import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
 import structlog
@@ -26,7 +26,6 @@ _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_E
 _TOKEN: Final = re.compile(r"dynsvc:([0-9a-f]{32})")
 
 
-@contextmanager
 def span(
     name: str,
     token: str,
@@ -34,7 +33,7 @@ def span(
     *,
     root: bool = False,
     no_error: tuple[type[BaseException], ...] = (),
-) -> Iterator[None]:
+) -> AbstractContextManager[None]:
     """Have a span of the attempt's trace while the block runs; what leaves the block is its error.
 
     Parameters
@@ -50,13 +49,12 @@ def span(
     no_error
         Exceptions that end a block well.
     """
-    match = _TOKEN.fullmatch(token)
-    tracer = _tracer() if match else None
-    if match is None or tracer is None:
-        yield
-        return
-    with tracer.of(match[1], name, facts, root=root, no_error=no_error):
-        yield
+    tracer = _tracer()
+    match = _TOKEN.fullmatch(token) if tracer else None
+    if match is None:
+        return nullcontext()
+    made: AbstractContextManager[None] = tracer.of(match[1], name, facts, root=root, no_error=no_error)
+    return made
 
 
 @functools.cache

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from celery import Task
@@ -62,12 +62,13 @@ def following(task: Task, message: Message) -> tuple[str, str] | None:
     return name, chain.pop()["options"]["task_id"]
 
 
+def monitored(task: Task, name: str, task_id: str, message: Message) -> AbstractContextManager[None]:
+    """Tell monitors, where there are any, of a step that runs without a message of its own."""
+    return _monitored(task, name, task_id, message) if _listening() else nullcontext()
+
+
 @contextmanager
-def monitored(task: Task, name: str, task_id: str, message: Message) -> Iterator[None]:
-    """Tell monitors of a step that runs without a message of its own."""
-    if not _listening():
-        yield
-        return
+def _monitored(task: Task, name: str, task_id: str, message: Message) -> Iterator[None]:
     began = time.monotonic()
     _tell(
         "task-received",

@@ -89,11 +89,10 @@ def _in_a_row(task: Task, here: Site, message: Message, attempt: LeasedAttempt) 
     while ended.following is not None:
         step, task_id = ended.following
         attempt.goes_on(ended.message, step)
+        # Until the task ends: what was bound before it is put back then.
+        structlog.contextvars.bind_contextvars(step=step)
         try:
-            with (
-                structlog.contextvars.bound_contextvars(step=step),
-                onward.monitored(task, step, task_id, ended.message),
-            ):
+            with onward.monitored(task, step, task_id, ended.message):
                 ended = _one_step(task, here, step, ended.message, attempt)
         except (DynsvcError, Ignore):
             # The step has said how it ended. The step of this task's own message ended well.
