@@ -7,7 +7,7 @@ from typing import Any
 
 from dynsvc.errors import PeerUnavailable
 from dynsvc.kue.backoff import next_backoff
-from dynsvc.kue.connection import answering
+from dynsvc.kue.connection import answering, exchange
 from dynsvc.kue.encoding import is_truthy, log_line, stringify, valid_text
 from dynsvc.kue.ids import checked_id
 from dynsvc.kue.jobs import Job, job_from_hash
@@ -55,31 +55,15 @@ class Attempts:
         """Return for each ``(job id, token)`` whether that attempt still owns its job, in one round trip."""
         if not attempts:
             return []
-        head = self._scripts.head
-        with answering(self._scripts.peer), self._scripts.client.pipeline(transaction=False) as pipeline:
-            for job_id, _ in attempts:
-                pipeline.hmget(f"{head}job:{checked_id(job_id)}", "type", "state", "workerId")
-            replies = pipeline.execute()
+        keys = [f"{self._scripts.head}job:{checked_id(job_id)}" for job_id, _ in attempts]
+        with answering(self._scripts.peer):
+            replies = exchange(
+                self._scripts.client, [("HMGET", key, "type", "state", "workerId") for key in keys]
+            )
         return [
             bool(kind) and state == "active" and (worker or "") == token
             for (_, token), (kind, state, worker) in zip(attempts, replies, strict=True)
         ]
-
-    def progress(
-        self,
-        job_id: str,
-        token: str,
-        percent: float,
-        data: Any = None,
-        log: Sequence[str] = (),
-        *,
-        backwards: bool = False,
-    ) -> bool:
-        """Report progress, and renew the job's ttl. Return False where the attempt lost its job.
-
-        Parameters as for :meth:`progressing`.
-        """
-        return bool(self.progressing(job_id, token, percent, data, log, backwards=backwards).run())
 
     def progressing(
         self,
@@ -91,7 +75,9 @@ class Attempts:
         *,
         backwards: bool = False,
     ) -> Call:
-        """Return the call of :meth:`progress`; its reply is 1, or 0 where the attempt lost its job.
+        """Return the call that reports progress and renews the job's ttl.
+
+        Its reply is 1, or 0 where the attempt lost its job.
 
         Parameters
         ----------

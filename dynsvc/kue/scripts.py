@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import redis
 from redis.exceptions import NoScriptError, RedisError
 
-from dynsvc.kue.connection import in_our_words
+from dynsvc.kue.connection import exchange, in_our_words
 
 __all__ = ["Call", "Scripts", "together"]
 
@@ -51,17 +51,9 @@ class Scripts:
         PeerRefused
             The server's answer is an error (permanent).
         """
-        try:
-            try:
-                return self.client.execute_command(*self.command(name, *args))
-            except NoScriptError:
-                # A restarted server has lost it, so it has not run.
-                self.forget()
-                return self.client.execute_command(*self.command(name, *args))
-        except RedisError as error:
-            raise in_our_words(self.peer, error) from error
+        return together([Call(self, name, args)])[0]
 
-    def command(self, name: str, *args: str | int) -> tuple[str | int, ...]:
+    def command(self, name: str, args: tuple[str | int, ...]) -> tuple[str | int, ...]:
         """Return the command that runs the script *name*. One round trip loads it, once."""
         text = self.text(name)
         digest = self._digests.get(text)
@@ -88,7 +80,7 @@ class Call:
 
     def run(self) -> Any:
         """Run it. Returns and raises as :meth:`Scripts.run`."""
-        return self.scripts.run(self.name, *self.args)
+        return together([self])[0]
 
 
 def together(calls: Sequence[Call]) -> list[Any]:
@@ -118,14 +110,4 @@ def together(calls: Sequence[Call]) -> list[Any]:
 
 
 def _sent(client: redis.Redis, calls: Sequence[Call]) -> list[Any]:
-    commands = [call.scripts.command(call.name, *call.args) for call in calls]
-    # Not by the client's own script objects: they ask in a round trip of its own whether each is there.
-    with client.pipeline(transaction=False) as pipeline:
-        for command in commands:
-            pipeline.execute_command(*command)
-        # Raised by us: the pipeline would put other words in front of the server's code.
-        replies: list[Any] = pipeline.execute(raise_on_error=False)
-    for reply in replies:
-        if isinstance(reply, Exception):
-            raise reply
-    return replies
+    return exchange(client, [call.scripts.command(call.name, call.args) for call in calls])

@@ -53,7 +53,7 @@ def test_late_writes_of_an_attempt_whose_job_was_put_back(site: Hospital) -> Non
     assert jobs.claim(order_id, ["analysisJob"], "dynsvc:new")
     before = kue_keys(site)
     assert not jobs.owns(order_id, "dynsvc:old")
-    assert not jobs.progress(order_id, "dynsvc:old", 50, log=["late"])
+    assert not jobs.progressing(order_id, "dynsvc:old", 50, log=["late"]).run()
     assert not jobs.log(order_id, "dynsvc:old", ["late"])
     assert not jobs.complete(order_id, "dynsvc:old", {"late": True})
     assert jobs.fail(order_id, "dynsvc:old", "Late: late", message="late").is_lost

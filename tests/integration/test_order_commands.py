@@ -120,7 +120,7 @@ def test_watch_follows_progress_and_log_to_a_good_end(own_kue: Kue) -> None:
     job_id = own_kue.claimed()
 
     def work() -> None:
-        own_kue.jobs.progress(job_id, "worker-1", 50, log=["half of it"])
+        own_kue.jobs.progressing(job_id, "worker-1", 50, log=["half of it"]).run()
         own_kue.jobs.complete(job_id, "worker-1", {"objects": 3})
 
     thread = meanwhile(work)
@@ -156,7 +156,7 @@ def test_watch_gives_up_after_its_time_limit_and_says_that_the_order_goes_on(own
 
 def test_watch_goes_on_through_a_retry(own_kue: Kue) -> None:
     job_id = own_kue.claimed(attempts=2)
-    own_kue.jobs.progress(job_id, "worker-1", 50)
+    own_kue.jobs.progressing(job_id, "worker-1", 50).run()
 
     def retry() -> None:
         own_kue.jobs.fail(job_id, "worker-1", "PeerUnavailable: away", message="x")

@@ -22,7 +22,7 @@ def calls(store: JobStore) -> list[object]:
         lambda: store.waiting(["order"], 1),
         lambda: store.claim("1", ["order"], "t"),
         lambda: store.owns("1", "t"),
-        lambda: store.progress("1", "t", 1),
+        lambda: store.progressing("1", "t", 1).run(),
         lambda: store.fail("1", "t", "x", message="x"),
         lambda: store.outcome("1"),
         lambda: store.counts(["order"]),
@@ -167,7 +167,7 @@ def test_the_layout_of_kue_on_ioredis_is_understood_both_ways(redis_program: str
             assert JobStore(client).waiting(["order"], 5).ids == ()
             for job_id in (theirs, mine):
                 assert store.claim(job_id, ["order"], f"dynsvc:{job_id}") is not None
-                assert store.progress(job_id, f"dynsvc:{job_id}", 50, log=["half"])
+                assert store.progressing(job_id, f"dynsvc:{job_id}", 50, log=["half"]).run()
                 assert store.complete(job_id, f"dynsvc:{job_id}", {"ok": True})
                 answer = api.get(f"/job/{job_id}")
                 assert (answer["state"], answer["progress"], answer["result"]) == (

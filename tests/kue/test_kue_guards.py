@@ -13,7 +13,7 @@ from tests.support.kue import KueApi
 pytestmark = [pytest.mark.services]
 
 WRITES = {
-    "progress": lambda store, job_id, token: store.progress(job_id, token, 50, {"a": 1}, ["line"]),
+    "progress": lambda store, job_id, token: store.progressing(job_id, token, 50, {"a": 1}, ["line"]).run(),
     "log": lambda store, job_id, token: store.log(job_id, token, ["line"]),
     "complete": lambda store, job_id, token: store.complete(job_id, token, {"ok": True}),
     "fail": lambda store, job_id, token: not store.fail(job_id, token, "E: no", message="no").is_lost,
@@ -111,7 +111,7 @@ def test_a_text_that_is_no_job_id_reaches_no_key(store: JobStore, kind: str, job
     calls = (
         lambda: store.claim(job_id, [kind], "t"),
         lambda: store.owns(job_id, "t"),
-        lambda: store.progress(job_id, "t", 1),
+        lambda: store.progressing(job_id, "t", 1).run(),
         lambda: store.log(job_id, "t", []),
         lambda: store.complete(job_id, "t"),
         lambda: store.fail(job_id, "t", "x", message="x"),
@@ -348,7 +348,7 @@ def test_fields_that_are_no_numbers_do_not_stop_an_attempt(
         "promote_at": "?",
     }
     client.hset(f"q:job:{job_id}", mapping=odd)
-    assert store.progress(job_id, "dynsvc:1", 10)
+    assert store.progressing(job_id, "dynsvc:1", 10).run()
     assert store.fail(job_id, "dynsvc:1", "x", message="x").outcome == "retrying"
     assert store.claim(job_id, [kind], "dynsvc:2") is not None
     client.hset(f"q:job:{job_id}", mapping=odd)

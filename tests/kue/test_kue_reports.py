@@ -26,20 +26,20 @@ def job_id(store: JobStore, kind: str) -> str:
 def test_progress_never_goes_backwards_unless_asked(store: JobStore, job_id: str, published: Any) -> None:
     published.now()
     for percent in (40, 20, float("nan"), -5):
-        assert store.progress(job_id, "dynsvc:1", percent)
+        assert store.progressing(job_id, "dynsvc:1", percent).run()
     assert [json.loads(m)["args"] for m in published.now()] == [["progress", 40, None]] * 4
-    assert store.progress(job_id, "dynsvc:1", 250.7, {"stage": "é"})
+    assert store.progressing(job_id, "dynsvc:1", 250.7, {"stage": "é"}).run()
     job = store.read(job_id)
     assert job is not None
     assert (job.progress, job.fields["progress_data"]) == (100, '{"stage":"é"}')
-    assert store.progress(job_id, "dynsvc:1", 5, backwards=True)
+    assert store.progressing(job_id, "dynsvc:1", 5, backwards=True).run()
     job = store.read(job_id)
     assert job is not None
     assert job.progress == 5
 
 
 def test_progress_carries_lines_for_the_log(store: JobStore, job_id: str) -> None:
-    assert store.progress(job_id, "dynsvc:1", 5, log=["one", "two"])
+    assert store.progressing(job_id, "dynsvc:1", 5, log=["one", "two"]).run()
     assert store.log_lines(job_id) == ["one", "two"]
 
 
@@ -67,7 +67,7 @@ def test_the_first_line_of_an_error_cannot_be_taken_for_html(
 def test_a_full_log_says_so_in_its_last_line_and_stops(store: JobStore, job_id: str) -> None:
     assert store.log(job_id, "dynsvc:1", [f"line {n}" for n in range(LOG_LINES - 2)])
     assert store.log(job_id, "dynsvc:1", ["a", "b", "c"])
-    assert store.progress(job_id, "dynsvc:1", 5, log=["d"])
+    assert store.progressing(job_id, "dynsvc:1", 5, log=["d"]).run()
     lines = store.log_lines(job_id)
     assert len(lines) == LOG_LINES
     assert lines[-2] == "a"
@@ -130,7 +130,7 @@ def test_a_job_read_over_http_is_the_job_in_redis(store: JobStore, kind: str, ap
     data = {"roi": {"x": 1, "w": "141"}, "text": "é \u2028 </b>", "list": [1.5, None, True]}
     job_id = api.post_job(kind, data, attempts=3, priority="high", ttl=5000)
     assert store.claim(job_id, [kind], "dynsvc:1") is not None
-    store.progress(job_id, "dynsvc:1", 50)
+    store.progressing(job_id, "dynsvc:1", 50).run()
     over_http, direct = job_from_api(api.get(f"/job/{job_id}")), store.read(job_id)
     assert direct is not None
     for name in (

@@ -124,7 +124,7 @@ def test_our_own_job_fails_when_its_time_is_over(
     assert job is not None
     assert (job.error, job.attempts_made) == ("TTL exceeded", 1)
     assert store.log_lines(job_id) == ["TTL exceeded"]
-    assert not store.progress(job_id, "dynsvc:1", 50)
+    assert not store.progressing(job_id, "dynsvc:1", 50).run()
     assert store.expire_ttl([kind], "dynsvc:") == []
     assert client.exists("activeJobsTTL:lock") == 0
 
@@ -132,7 +132,7 @@ def test_our_own_job_fails_when_its_time_is_over(
 def test_progress_gives_a_job_more_time(store: JobStore, kind: str, client: redis.Redis) -> None:
     job_id = running(store, kind, ttl_ms=60_000)
     expire(client, job_id)
-    assert store.progress(job_id, "dynsvc:1", 10)
+    assert store.progressing(job_id, "dynsvc:1", 10).run()
     assert store.expire_ttl([kind], "dynsvc:") == []
     # Also where the end was read before the progress came.
     assert store._fail(job_id, "dynsvc:1", "x", "x", None, expired_only=True).is_lost

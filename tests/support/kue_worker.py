@@ -81,7 +81,9 @@ class StepWorker:
         for step, *rest in [*steps, ["done"]]:
             if step == "progress":
                 data = rest[2] if len(rest) > 2 else None
-                self.store.progress(job.id, token, percent_of(rest[0], rest[1]), data, backwards=True)
+                self.store.progressing(
+                    job.id, token, percent_of(rest[0], rest[1]), data, backwards=True
+                ).run()
             elif step == "log":
                 self.store.log(job.id, token, [rest[0]])
             elif step == "hold":
