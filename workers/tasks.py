@@ -143,7 +143,8 @@ def _one_step(task: Task, here: Site, step: str, message: Message, attempt: Leas
             _spread(here, grown, attempt)
         if following is None:
             return _hand_over(here, step, grown, attempt, done)
-        _log_done(grown, attempt)
+        # The last line of the order tells how long each step took.
+        log.debug("step done", seconds=grown.timings_s.get(attempt.step))
         return _Ended(grown, following)
 
 
@@ -209,7 +210,7 @@ def _hand_over(
     done()
     if not _at_last(attempt, call)[-1]:
         raise left(f"order {grown.order_id}: another execution has taken over")
-    _log_done(grown, attempt)
+    log.info("step done", seconds=grown.timings_s.get(attempt.step))
     return _Ended(grown, document=document)
 
 
@@ -217,10 +218,6 @@ def _at_last(attempt: LeasedAttempt, *calls: Call) -> list[Any]:
     """Write what the attempt has not told yet, and then what ends it here. Returns the replies of *calls*."""
     words = attempt.last_words()
     return insist(lambda: together([*words, *calls]))[len(words) :]
-
-
-def _log_done(grown: Message, attempt: LeasedAttempt) -> None:
-    log.info("step done", seconds=grown.timings_s.get(attempt.step))
 
 
 def _spread(here: Site, grown: Message, attempt: LeasedAttempt) -> NoReturn:
@@ -265,13 +262,13 @@ def _delivered(
             loader_job_id=loader_job_id,
         )
         _at_last(attempt, *calls, waiting)
-        log.info("delivered, waits for the loader", loader_job_id=loader_job_id)
+        log.info("delivered, waits for the loader", loader_job_id=loader_job_id, seconds=message.timings_s)
         return _Ended(message)
     completing = here.jobs.completing(order_id, token, summary(message, receipt.place))
     if _at_last(attempt, *calls, completing, here.ledger.releasing(order_id, token))[-2]:
         metrics.attempt_ended(message.algorithm, "complete")
     here.discard_artifacts(order_id)
-    log.info("order complete", place=receipt.place)
+    log.info("order complete", place=receipt.place, seconds=message.timings_s)
     return _Ended(message)
 
 

@@ -26,7 +26,7 @@ def lines(program: Program) -> list[dict[str, Any]]:
 
 def test_every_line_of_an_order_names_order_attempt_and_step(site: Hospital) -> None:
     site.install_copying_segmenter()
-    worker = site.start_worker(DYNSVC_LOG_FORMAT="json", DYNSVC_LOG_LEVEL="INFO")
+    worker = site.start_worker(DYNSVC_LOG_FORMAT="json", DYNSVC_LOG_LEVEL="DEBUG")
     bridge = site.start_bridge(DYNSVC_LOG_FORMAT="json")
     good = site.kue.post_job("analysisJob", v4(x=10, y=20, w=64, h=48))
     bad = site.kue.post_job("analysisJob", {"order": {"no": "order"}})
