@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from urllib3 import BaseHTTPResponse
 
 from dynsvc.errors import PeerRefused
-from dynsvc.http.answers import Answer
 from dynsvc.http.connections import NoAnswerError
 
 __all__ = ["beginning", "complete"]
@@ -36,8 +35,15 @@ def beginning(raw: BaseHTTPResponse, deadline: float, max_bytes: int) -> bytes:
     return body
 
 
-def complete(peer: str, raw: BaseHTTPResponse, answer: Answer, deadline: float, max_bytes: int) -> bytes:
+def complete(
+    peer: str, raw: BaseHTTPResponse, clean: Callable[[str], str], deadline: float, max_bytes: int
+) -> bytes:
     """Return the body of a success, and refuse one of more than *max_bytes*.
+
+    Parameters
+    ----------
+    clean
+        Makes a text of the peer's fit for an error.
 
     Raises
     ------
@@ -48,11 +54,9 @@ def complete(peer: str, raw: BaseHTTPResponse, answer: Answer, deadline: float, 
     """
     encoding = raw.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("", "identity"):
-        raise PeerRefused(
-            peer, f"answered with a body in the encoding {answer.clean(encoding)}, expected none"
-        )
-    announced = raw.headers.get("Content-Length", "")
-    if announced.isascii() and announced.isdigit() and int(announced) > max_bytes:
+        raise PeerRefused(peer, f"answered with a body in the encoding {clean(encoding)}, expected none")
+    announced = raw.length_remaining
+    if announced is not None and announced > max_bytes:
         raise PeerRefused(peer, f"answered {announced} bytes, expected at most {max_bytes}")
     received, chunks = 0, []
     for chunk in _chunks(raw, deadline):
@@ -61,6 +65,6 @@ def complete(peer: str, raw: BaseHTTPResponse, answer: Answer, deadline: float, 
             raise PeerRefused(peer, f"answered more than {max_bytes} bytes")
         chunks.append(chunk)
     # An answer that was cut off within its headers looks like this.
-    if not received and not announced and "Transfer-Encoding" not in raw.headers and answer.status == 200:
+    if not received and announced is None and "Transfer-Encoding" not in raw.headers and raw.status == 200:
         raise NoAnswerError("the connection broke off before the answer's body")
     return b"".join(chunks)

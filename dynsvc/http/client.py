@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
@@ -320,20 +321,21 @@ def _exchange(call: _Call, session: Session) -> Answer:
 
 
 def _read(call: _Call, response: BaseHTTPResponse, deadline: float, secrets: Iterable[str]) -> Answer:
-    wish = response.headers.get("Retry-After", "")
-    answer = Answer(
+    answer = partial(
+        Answer,
         status=response.status,
         media_type=response.headers.get("Content-Type", "").partition(";")[0].strip().lower(),
-        retry_after_s=float(wish) if wish.isascii() and wish.isdigit() else None,
         secrets=tuple(text for value in secrets for text in (value, quote(value, safe="")) if text),
     )
-    if not answer.success:
-        body = beginning(response, deadline, _ERROR_BYTES)
-    elif call.max_bytes is None:
-        body = b""
-    else:
-        body = complete(call.peer, response, answer, deadline, call.max_bytes)
-    return replace(answer, body=body)
+    if not 200 <= response.status < 300:
+        wish = response.headers.get("Retry-After", "")
+        return answer(
+            body=beginning(response, deadline, _ERROR_BYTES),
+            retry_after_s=float(wish) if wish.isascii() and wish.isdigit() else None,
+        )
+    if call.max_bytes is None:
+        return answer()
+    return answer(body=complete(call.peer, response, answer().clean, deadline, call.max_bytes))
 
 
 def _server(url: str) -> tuple[str, str | None, int | None]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
+import secrets
 import time
-import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -29,7 +30,7 @@ class Form:
     def __init__(
         self, fields: Mapping[str, str], file_field: str, path: Path, media_type: str, *, longest_s: float
     ) -> None:
-        boundary = f"dynsvc-{uuid.uuid4().hex}"
+        boundary = f"dynsvc-{secrets.token_hex(16)}"
         self.content_type = f"multipart/form-data; boundary={boundary}"
         parts = [
             f'--{boundary}\r\nContent-Disposition: form-data; name="{_quoted(name)}"\r\n\r\n{value}\r\n'
@@ -41,7 +42,7 @@ class Form:
         )
         self._head = "".join(parts).encode()
         self._tail = f"\r\n--{boundary}--\r\n".encode()
-        self._file = path.open("rb", buffering=0)
+        self._file = io.FileIO(path)
         self._file_bytes = os.fstat(self._file.fileno()).st_size
         self._deadline = time.monotonic() + longest_s
         #: True once the last byte was handed over: the peer may have the whole form.

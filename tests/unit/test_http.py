@@ -67,6 +67,16 @@ def test_a_body_is_read_completely(http: Http) -> None:
     assert (got.status, got.media_type) == (200, "image/png")
 
 
+@pytest.mark.parametrize("length", ["", "Content-Length: two\r\n", f"Content-Length: {'9' * 5000}\r\n"])
+def test_a_body_of_unknown_length_ends_with_the_connection(http: Http, length: str) -> None:
+    with misbehaving(raw(f"HTTP/1.1 200 OK\r\n{length}\r\n".encode() + b"{}")) as server:
+        assert http.get_json("peer", server.url) == {}
+    without = raw(f"HTTP/1.1 200 OK\r\n{length}\r\n".encode())
+    broken = pytest.raises(PeerUnavailable, match="broke off before the answer's body")
+    with misbehaving(without) as server, broken:
+        http.get("peer", server.url)
+
+
 @pytest.mark.parametrize(
     ("behaviour", "detail"),
     [
