@@ -101,8 +101,15 @@ def expand(
     InvalidOrder
         An argument would begin with ``-`` only because of a value, and so be taken for a flag (permanent).
     """
-    texts = {name: _text(getattr(placeholders, name)) for name in PLACEHOLDERS}
-    texts |= {f"{_PARAMETER}{name}": value for name, value in values.items()}
+
+    def text_of(part: re.Match[str]) -> str:
+        name = part[1]
+        if not name:
+            return part[0][0]
+        if name.startswith(_PARAMETER):
+            return values[name.removeprefix(_PARAMETER)]
+        return _text(getattr(placeholders, name))
+
     # A negative number is no flag to any program that expects a number there.
     numbers = {
         f"{{{_PARAMETER}{name}}}"
@@ -114,7 +121,7 @@ def expand(
         if element == "{parameters}":
             arguments.extend(argv(parameters, values))
             continue
-        argument = _PART.sub(lambda part: texts[part[1]] if part[1] else part[0][0], element)
+        argument = _PART.sub(text_of, element)
         if argument.startswith("-") and not element.startswith("-") and element not in numbers:
             raise InvalidOrder(
                 placeholders.order_id, element, argument[:200], "a text that does not begin with -"

@@ -29,7 +29,8 @@ class Fields:
 
     def __init__(self, job_id: str, data_text: str) -> None:
         self._job_id = job_id
-        self._root = {"data": _json(job_id, data_text)}
+        #: Objects that were looked into, by their paths; None where one is absent.
+        self._sections: dict[str, dict[str, Any] | None] = {"": {"data": _json(job_id, data_text)}}
         #: Sentences for the order's log.
         self.remarks: list[str] = []
 
@@ -47,15 +48,14 @@ class Fields:
 
     def value(self, path: str) -> Any:
         """Return the value at *path*, None where it or a section above it is absent."""
-        value: Any = self._root
-        keys = path.split(".")
-        for position, key in enumerate(keys):
-            if not isinstance(value, dict):
-                if value is None:
-                    return None
-                self.fail(".".join(keys[:position]), value, "an object")
-            value = value.get(key)
-        return value
+        above, _, key = path.rpartition(".")
+        if above not in self._sections:
+            found = self.value(above)
+            if found is not None and not isinstance(found, dict):
+                self.fail(above, found, "an object")
+            self._sections[above] = found
+        section = self._sections[above]
+        return None if section is None else section.get(key)
 
     def optional(self, path: str) -> Any:
         """Return the value at *path*. An empty text counts as absent: forms send undefined values so."""
@@ -76,12 +76,16 @@ class Fields:
             self.fail(path, value, ID_EXPECTED)
         return value
 
-    def first_id(self, *paths: str) -> str:
+    def optional_id(self, path: str) -> str | None:
+        """Return the id at *path*, None where there is none."""
+        return None if self.optional(path) is None else self.id(path)
+
+    def first_id(self, *paths: str) -> str | None:
         """Return the first id that is there; a different one at a later path becomes a remark."""
-        ids = {path: self.id(path) for path in paths if self.optional(path) is not None}
+        ids = {path: text for path in paths if (text := self.optional_id(path)) is not None}
         first = next(iter(ids), None)
         if first is None:
-            return self.id(paths[0])
+            return None
         self.remarks.extend(
             f"{path} is {shown(other)} and {first} is {shown(ids[first])}: {first} is used"
             for path, other in ids.items()

@@ -116,7 +116,8 @@ def parse_order(job_id: str, job_type: str, data_text: str) -> Order:
         fields.fail("data.order", None, _NESTED_EXPECTED)
     fields.section("data.order")
     case_id = fields.id("data.order.image.case_id")
-    execution_id = fields.first_id("data.execution_id", "data.order.execution.execution_id")
+    ids = ("data.execution_id", "data.order.execution.execution_id")
+    execution_id = fields.first_id(*ids) or fields.id(ids[0])
     source, location = _source(fields)
     parameters = _parameters(fields, job_type)
     return Order(
@@ -125,7 +126,7 @@ def parse_order(job_id: str, job_type: str, data_text: str) -> Order:
         case_id=case_id,
         subject_id=_subject(fields) or case_id,
         execution_id=execution_id,
-        algorithm=_algorithm(fields) or execution_id,
+        algorithm=fields.first_id("data.order.execution.algorithm", "data.algorithm") or execution_id,
         title=fields.prose("data.title"),
         notes=fields.prose("data.notes"),
         source=source,
@@ -150,16 +151,10 @@ def _unless_false(fields: Fields, path: str) -> bool:
 
 
 def _subject(fields: Fields) -> str | None:
-    if fields.optional("data.order.image.subject_id") is not None:
-        return fields.id("data.order.image.subject_id")
-    fields.remarks.append("the order has no image.subject_id: image.case_id is used")
-    return None
-
-
-def _algorithm(fields: Fields) -> str | None:
-    names = ("data.order.execution.algorithm", "data.algorithm")
-    named = any(fields.optional(name) is not None for name in names)
-    return fields.first_id(*names) if named else None
+    subject_id = fields.optional_id("data.order.image.subject_id")
+    if subject_id is None:
+        fields.remarks.append("the order has no image.subject_id: image.case_id is used")
+    return subject_id
 
 
 def _source(fields: Fields) -> tuple[Source, str | None]:
