@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 import unicodedata
@@ -41,6 +42,8 @@ def is_relative_path(text: str) -> bool:
     return inside and is_printable(text) and "\\" not in text and len(text) <= 1000
 
 
+# An order's id and its token become names a dozen times, one after the other.
+@functools.lru_cache(maxsize=64)
 def safe_name(text: str) -> str:
     """Return *text* as one file name of at most 100 ASCII letters, digits and ``. _ -``.
 

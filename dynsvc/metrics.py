@@ -7,6 +7,7 @@ see ``bridge/status.py`` and ``workers/status.py``.
 
 from __future__ import annotations
 
+import functools
 import platform
 from contextlib import AbstractContextManager
 
@@ -22,12 +23,12 @@ __all__ = [
     "LOOP_FAILURES",
     "LOOP_SUCCESS",
     "ORDERS_SENT",
-    "ORDER_WAIT",
     "REGISTRY",
     "attempt_ended",
     "cache_looked_up",
     "describe",
     "message_resent",
+    "order_waited",
     "retried",
     "run",
     "run_admitted",
@@ -73,7 +74,7 @@ _ATTEMPTS = Counter(
     ["algorithm", "outcome", "error"],
     registry=REGISTRY,
 )
-ORDER_WAIT = Histogram(
+_ORDER_WAIT = Histogram(
     "dynsvc_order_wait_seconds",
     "Time from an order's creation in Kue to its first claim.",
     ["algorithm"],
@@ -144,6 +145,12 @@ LOOP_SUCCESS = Gauge(
 )
 
 
+# What every order counts. The library looks labels up under a lock, one by one; they have few values.
+_step_running, _step = functools.cache(_STEPS_RUNNING.labels), functools.cache(_STEP.labels)
+_run_running, _run = functools.cache(_RUNS_RUNNING.labels), functools.cache(_RUN.labels)
+_run_wait, _attempts = functools.cache(_RUN_WAIT.labels), functools.cache(_ATTEMPTS.labels)
+_order_wait = functools.cache(_ORDER_WAIT.labels)
+
 # Seen as 0 before they grow: otherwise Prometheus takes the first loss for no increase.
 for _task in STEPS:
     _RESENT.labels(_step_name(_task))
@@ -157,7 +164,7 @@ def describe(role: str, host: str) -> None:
 
 def step(name: str) -> AbstractContextManager[None]:
     """Count a step as running while the block runs."""
-    return _STEPS_RUNNING.labels(name).track_inprogress()
+    return _step_running(name).track_inprogress()
 
 
 def step_ended(name: str, outcome: str, took_s: float) -> None:
@@ -169,7 +176,12 @@ def step_ended(name: str, outcome: str, took_s: float) -> None:
         ``done``, ``left`` or anything else, which is an error; what follows a colon is not looked at.
     """
     word = outcome.partition(":")[0]
-    _STEP.labels(name, word if word in {"done", "left"} else "failed").observe(took_s)
+    _step(name, word if word in {"done", "left"} else "failed").observe(took_s)
+
+
+def order_waited(algorithm: str | None, waited_s: float) -> None:
+    """Note how long an order waited for its first claim."""
+    _order_wait(algorithm or "").observe(waited_s)
 
 
 def message_resent(task: str) -> None:
@@ -206,22 +218,22 @@ def attempt_ended(algorithm: str | None, outcome: str, error: str = "") -> None:
     """
     if outcome != "lost":
         word = "failed" if outcome == "final" else outcome
-        _ATTEMPTS.labels(algorithm or "", word, error.partition(":")[0].strip()).inc()
+        _attempts(algorithm or "", word, error.partition(":")[0].strip()).inc()
 
 
 def run(algorithm: str, device: str) -> AbstractContextManager[None]:
     """Count a run as going on while the block runs."""
-    return _RUNS_RUNNING.labels(algorithm, device).track_inprogress()
+    return _run_running(algorithm, device).track_inprogress()
 
 
 def run_admitted(algorithm: str, device: str, waited_s: float) -> None:
     """Note how long a run waited for its turn."""
-    _RUN_WAIT.labels(algorithm, device).observe(waited_s)
+    _run_wait(algorithm, device).observe(waited_s)
 
 
 def run_done(algorithm: str, device: str, took_s: float, *, warm: bool) -> None:
     """Note the duration of a run that ended well."""
-    _RUN.labels(algorithm, device, "warm" if warm else "cold").observe(took_s)
+    _run(algorithm, device, "warm" if warm else "cold").observe(took_s)
 
 
 def cache_looked_up(algorithm: str, *, hit: bool) -> None:

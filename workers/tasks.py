@@ -288,7 +288,7 @@ def _fetch_order(here: Site, message: Message, attempt: LeasedAttempt) -> Messag
     grown = pipeline.fetch_order(claimed, here.document_of(job), here.ports, attempt)
     if job.attempts_made == 0 and job.started_at_ms and job.created_at_ms:
         waited_s = max(0, job.started_at_ms - job.created_at_ms) / 1000
-        metrics.ORDER_WAIT.labels(grown.algorithm or "").observe(waited_s)
+        metrics.order_waited(grown.algorithm, waited_s)
     return grown
 
 
