@@ -13,7 +13,6 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -136,16 +135,33 @@ def build(zip_path: Path, files: Mapping[str, Path | ResultFile | bytes]) -> Mea
     for name in files:
         if problem := name_problem(name):
             raise ValueError(f"{name!r} cannot be in a zip: {problem}")
-    spool = _Spool(zip_path)
     try:
-        with zipfile.ZipFile(cast(BinaryIO, spool), "w") as archive:
-            for name in sorted(files):
-                _add(archive, name, files[name])
-        return spool.finish()
+        if sum(map(_size_bytes, files.values())) <= _MEMORY_BYTES:
+            memory = io.BytesIO()
+            _write(memory, files)
+            return created(zip_path, memory.getvalue())
+        stream = zip_path.open("xb")
+        try:
+            with stream:
+                _write(stream, files)
+        except BaseException:
+            zip_path.unlink()
+            raise
+        return measured(zip_path)
     except OSError as error:
         raise StorageUnavailable(str(zip_path), f"the zip cannot be written ({error.strerror})") from error
-    finally:
-        spool.close()
+
+
+def _size_bytes(content: Path | ResultFile | bytes) -> int:
+    if isinstance(content, bytes):
+        return len(content)
+    return content.stat().st_size if isinstance(content, Path) else content.size_bytes
+
+
+def _write(stream: BinaryIO, files: Mapping[str, Path | ResultFile | bytes]) -> None:
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name in sorted(files):
+            _add(archive, name, files[name])
 
 
 class _Bounded:
@@ -161,66 +177,17 @@ class _Bounded:
         return self._stream.read(self._limit_bytes if size == -1 else size)
 
 
-class _Spool:
-    """A new file that is written in one piece where it is small. Until :meth:`finish` it is no result.
-
-    Parameters
-    ----------
-    path
-        Its name.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._memory: io.BytesIO | None = io.BytesIO()
-        self._stream: BinaryIO = self._memory
-        self._unfinished = False
-
-    def write(self, data: bytes) -> int:
-        if self._memory and self._stream.tell() + len(data) > _MEMORY_BYTES:
-            self._to_disk(self._memory)
-        return self._stream.write(data)
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return self._stream.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._stream.tell()
-
-    def flush(self) -> None:
-        self._stream.flush()
-
-    def finish(self) -> Measured:
-        """Have the file on the disk, and say what it is."""
-        if self._memory:
-            return created(self._path, self._memory.getvalue())
-        self._stream.close()
-        found = measured(self._path)
-        self._unfinished = False
-        return found
-
-    def close(self) -> None:
-        """Remove a file that was not finished."""
-        if self._unfinished:
-            with suppress(OSError):  # it tries to write what could not be written
-                self._stream.close()
-            self._path.unlink(missing_ok=True)
-
-    def _to_disk(self, memory: io.BytesIO) -> None:
-        self._stream, self._memory, self._unfinished = self._path.open("xb"), None, True
-        self._stream.write(memory.getbuffer())
-        self._stream.seek(memory.tell())
-
-
 def _unpack(stream: BinaryIO, source: OutputFile, folder: Path, limits: OutputLimits) -> Sequence[ResultFile]:
     small = source.size_bytes <= _MEMORY_BYTES
     if small:
         packed = stream.read(source.size_bytes + 1)
         small = len(packed) <= source.size_bytes
-        stream = io.BytesIO(packed) if small else stream
-    table_bytes = max(limits.max_files * _TABLE_BYTES_PER_FILE, _CHUNK_BYTES)
-    bounded = _Bounded(stream, table_bytes)
-    with zipfile.ZipFile(cast(BinaryIO, bounded)) as archive:
+    if small:
+        stream = io.BytesIO(packed)
+    else:
+        table_bytes = max(limits.max_files * _TABLE_BYTES_PER_FILE, _CHUNK_BYTES)
+        stream = cast(BinaryIO, _Bounded(stream, table_bytes))
+    with zipfile.ZipFile(stream) as archive:
         entries = archive.infolist()
         if len(entries) > limits.max_files:
             raise OutputRefused(
