@@ -147,8 +147,10 @@ def decoded(text: str | None) -> Any:
 
 
 def _number(text: str | None) -> float | None:
+    if not text:
+        return None
     try:
-        number = float(text or "")
+        number = float(text)
     except ValueError:
         return None
     # Also leaves out what is not a number.
