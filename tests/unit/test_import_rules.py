@@ -42,6 +42,7 @@ ONLY = {
     "celery": ("dynsvc/celery.py", "workers/*", "bridge/dispatch.py", "celeryconfig.py"),
     "kombu": ("dynsvc/broker.py", "dynsvc/celery.py", "workers/*", "bridge/dispatch.py", "celeryconfig.py"),
     "docker": ("workers/runtimes/engine.py",),
+    "hiredis": ("dynsvc/kue/connection.py",),
     "redis": ("dynsvc/kue/*", "dynsvc/leases/*", "bridge/*"),
     "requests": ("dynsvc/http*",),
     "workers": ("workers/*",),
