@@ -13,6 +13,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from dynsvc.errors import PeerRefused, PeerUnavailable
+from dynsvc.kue.pool import Pool
 from dynsvc.settings import RedisServer
 
 __all__ = ["answering", "connect", "exchange", "in_our_words"]
@@ -51,13 +52,13 @@ def connect(server: RedisServer, *, db: int | None = None, name: str = "dynsvc")
     name
         Shown by the server's list of clients.
     """
-    return redis.Redis(
+    pool = Pool(
+        redis.SSLConnection if server.tls else redis.Connection,
         host=server.host,
         port=server.port,
         db=server.db if db is None else db,
         username=server.username,
         password=server.password.get_secret_value() if server.password else None,
-        ssl=server.tls,
         client_name=name,
         decode_responses=True,
         # A foreign program may have stored anything in a job.
@@ -70,6 +71,7 @@ def connect(server: RedisServer, *, db: int | None = None, name: str = "dynsvc")
         # The old protocol serves us as well, and servers before Redis 6 know no other.
         protocol=2,
     )
+    return redis.Redis.from_pool(pool)
 
 
 def exchange(client: redis.Redis, commands: Sequence[tuple[str | int, ...]]) -> list[Any]:
