@@ -6,10 +6,10 @@ from kombu.connection import Connection
 from kombu.exceptions import ChannelError, OperationalError
 
 from dynsvc import messages
-from dynsvc.celery import app, send, send_batch
+from dynsvc.celery import Sender, app, send, send_batch
 from dynsvc.errors import PeerUnavailable
 
-__all__ = ["queue_lengths", "send", "send_batch"]
+__all__ = ["Sender", "queue_lengths", "send", "send_batch"]
 
 #: How long the broker may take to answer a question.
 _ASK_S = 3.0

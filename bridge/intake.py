@@ -35,51 +35,36 @@ class Intake:
 
     def __call__(self) -> None:
         """Fill the window once."""
-        window = self._settings.window
-        in_flight, unclaimed = self._ledger.occupied()
-        if in_flight >= window:
-            return
-        new = self._new(unclaimed, window - in_flight)
-        offered = {message.order_id: message for message in new}
+        offered = self._offered()
         taken = self._ledger.reserve(
-            [(message.order_id, message.token, message.to_document()) for message in new],
+            [(message.order_id, message.token, document) for message, document in offered.values()],
             step=FETCH_ORDER,
-            window=window,
+            window=self._settings.window,
             wait_s=self._settings.resend_s,
         )
         for position, order_id in enumerate(taken):
-            message = offered[order_id]
+            message, document = offered[order_id]
             try:
                 facts = {"order_id": order_id, "job_type": message.job_type}
                 with span("order", message.token, facts, root=True):
-                    self._send(FETCH_ORDER, message.to_document())
+                    self._send(FETCH_ORDER, document)
             except PeerUnavailable:
                 # Not sent is not in flight: another bridge may have a broker.
                 for unsent in taken[position:]:
-                    self._ledger.release(unsent, offered[unsent].token)
+                    self._ledger.release(unsent, offered[unsent][0].token)
                 raise
             metrics.ORDERS_SENT.inc()
             log.info("order sent", order_id=order_id, attempt=message.token, step=FETCH_ORDER)
 
-    def _new(self, unclaimed: int, free: int) -> list[Message]:
-        """Return first messages for orders that wait and are not in flight, the most urgent first.
-
-        Orders in flight that no worker has claimed stand at the head of the queue: nearly always those that
-        none has begun, at most a window full.
-        """
-        window = self._settings.window
-        for limit in sorted({min(unclaimed + free, window), window}):
-            waiting = self._jobs.waiting(self._settings.job_types, limit)
-            for job_id, state in waiting.dropped:
-                log.warning(
-                    "leftover taken out of the queue, not run", order_id=job_id, state=state or "gone"
-                )
-            held = self._ledger.holds([job_id for job_id, _ in waiting.ids])
-            new = [
-                Message(order_id=job_id, job_type=job_type, token=f"{TOKEN_PREFIX}{uuid.uuid4().hex}")
-                for (job_id, job_type), in_flight in zip(waiting.ids, held, strict=True)
-                if not in_flight
-            ]
-            if len(new) >= free or len(waiting.ids) < limit:
-                break
-        return new
+    def _offered(self) -> dict[str, tuple[Message, dict[str, Any]]]:
+        """Return first messages, with their documents, for the orders that have a place in the window."""
+        settings = self._settings
+        # Orders in flight that no worker has claimed stand at the head of the queue.
+        waiting = self._jobs.waiting(settings.job_types, settings.window, taken=self._ledger.leases)
+        for job_id, state in waiting.dropped:
+            log.warning("leftover taken out of the queue, not run", order_id=job_id, state=state or "gone")
+        messages = [
+            Message(order_id=job_id, job_type=job_type, token=f"{TOKEN_PREFIX}{uuid.uuid4().hex}")
+            for job_id, job_type in waiting.ids
+        ]
+        return {message.order_id: (message, message.to_document()) for message in messages}

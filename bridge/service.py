@@ -17,7 +17,7 @@ from bridge.status import QueueNumbers, broken, unready
 from bridge.timers import KueTimers, LeaseTimer
 from dynsvc import metrics
 from dynsvc.errors import DynsvcError
-from dynsvc.kue import parse_event
+from dynsvc.kue import TO_FOLLOW, parse_event
 from dynsvc.leases import CANCELLED
 from dynsvc.messages import TOKEN_PREFIX
 from dynsvc.site import Site
@@ -42,7 +42,8 @@ class Bridge:
         settings, jobs = site.settings, site.jobs
         timers = KueTimers(site)
         tiles = BatchTimer(site, dispatch.send, dispatch.send_batch)
-        intake = Intake(settings, jobs, site.ledger, dispatch.send)
+        self._sender = dispatch.Sender()
+        intake = Intake(settings, jobs, site.ledger, self._sender)
         self._intake = Loop("intake", intake, settings.poll_s, apart_s=_APART_S)
         self._outcomes = Loop("outcomes", Outcomes(site), settings.poll_s)
         self._loops: list[Loop] = [
@@ -93,13 +94,14 @@ class Bridge:
             part.stop()
         deadline = time.monotonic() + _STOP_S
         ended = [part.join(max(0.1, deadline - time.monotonic())) for part in parts]
+        self._sender.close()
         if self._status:
             self._status.stop()
         log.info("bridge stopped", cleanly=all(ended))
         return all(ended)
 
     def _on_event(self, raw: Any) -> None:
-        event = parse_event(raw)
+        event = parse_event(raw, TO_FOLLOW)
         if event is None:
             return
         if event.is_enqueue and event.job_type in self._site.settings.job_types:

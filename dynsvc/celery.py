@@ -16,7 +16,7 @@ from dynsvc import broker, messages
 from dynsvc.errors import PeerUnavailable
 from dynsvc.messages import shown
 
-__all__ = ["DRAIN", "app", "broker_alive", "drain", "send", "send_batch"]
+__all__ = ["DRAIN", "Sender", "app", "broker_alive", "drain", "send", "send_batch"]
 
 #: The workers' control command behind :func:`drain`.
 DRAIN: Final = "dynsvc_drain"
@@ -72,7 +72,7 @@ def broker_alive(timeout_s: float = 5.0) -> str:
 
 
 @contextmanager
-def _sending() -> Iterator[None]:
+def _broker_errors() -> Iterator[None]:
     try:
         yield
     except (OperationalError, *app.connection_for_write().connection_errors) as error:
@@ -94,22 +94,87 @@ def send(step: str, document: dict[str, Any]) -> None:
     PeerUnavailable
         The broker did not take it (transient).
     """
-    # A chain as Celery sends it. Its class copies each signature several times: half of what a bridge does.
-    root_id = uuid()
+    with _broker_errors(), app.producer_or_acquire() as producer:
+        _publish(producer, step, document, _route(step, document))
+
+
+class Sender:
+    """Sends chains as :func:`send` does, over a connection of its own. For one thread."""
+
+    def __init__(self) -> None:
+        self._producer: Any = None
+        #: Queues that know the connection; others are copied for each message.
+        self._queues: dict[str, Any] = {}
+
+    def __call__(self, step: str, document: dict[str, Any]) -> None:
+        """Send the chain of *step*. Raises as :func:`send`."""
+        try:
+            with _broker_errors():
+                self._send(step, document)
+        except PeerUnavailable:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the connection; the next message opens another one."""
+        if self._producer is not None:
+            self._producer.connection.release()
+            self._producer = None
+            self._queues.clear()
+
+    def _send(self, step: str, document: dict[str, Any]) -> None:
+        if self._producer is None:
+            self._producer = app.amqp.Producer(app.connection_for_write(), auto_declare=False)
+        route = _route(step, document)
+        queue = route["queue"]
+        if known := self._queues.get(queue.name):
+            _publish(self._producer, step, document, {**route, "queue": known})
+        else:
+            _publish(self._producer, step, document, route)
+            self._queues[queue.name] = queue.bind(self._producer.channel)
+
+
+def _route(step: str, document: dict[str, Any]) -> dict[str, Any]:
+    return dict(app.amqp.router.route({}, step, (document,)))
+
+
+def _publish(producer: Any, step: str, document: dict[str, Any], route: dict[str, Any]) -> None:
+    app.amqp.send_task_message(
+        producer,
+        step,
+        _chain(step, document),
+        priority=_priority(),
+        retry=True,
+        retry_policy=_PATIENCE,
+        **route,
+    )
+
+
+def _chain(step: str, document: dict[str, Any]) -> Any:
+    # A chain as Celery sends it. Its class copies each signature several times, and app.send_task() looks
+    # each setting up anew: together most of what a bridge does.
+    root_id, sender = uuid(), app.current_worker_task
     last_first = [
         {**_signature(name), "options": {"task_id": uuid(), "root_id": root_id}}
         for name in reversed(messages.following(step))
     ]
-    with _sending():
-        app.send_task(
-            step,
-            args=(document,),
-            task_id=root_id,
-            root_id=root_id,
-            chain=last_first or None,
-            retry=True,
-            retry_policy=_PATIENCE,
-        )
+    args = (document,)
+    return app.amqp.create_task_message(
+        root_id,
+        step,
+        args,
+        root_id=root_id,
+        parent_id=sender.request.id if sender else None,
+        chain=last_first or None,
+        argsrepr=shown(args),
+        kwargsrepr="{}",
+        reply_to=app.thread_oid,
+    )
+
+
+@cache
+def _priority() -> int:
+    return int(app.conf.task_default_priority)
 
 
 @cache
@@ -120,8 +185,8 @@ def _signature(step: str) -> dict[str, Any]:
 def send_batch(batch: messages.Batch) -> None:
     """Send a batch of tiles. Raises as :func:`send`."""
     # The other end of the scale from that of single regions.
-    priority = _LARGEST_PRIORITY - app.conf.task_default_priority
-    with _sending():
+    priority = _LARGEST_PRIORITY - _priority()
+    with _broker_errors():
         app.signature(messages.RUN_TILES, args=(batch.to_document(),)).apply_async(
             retry=True, retry_policy=_PATIENCE, priority=priority
         )

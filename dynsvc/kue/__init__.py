@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dynsvc.kue.attempts import LOG_LINES
 from dynsvc.kue.connection import answering, connect
-from dynsvc.kue.events import Event, parse_event
+from dynsvc.kue.events import TO_FOLLOW, Event, parse_event
 from dynsvc.kue.ids import is_job_id
 from dynsvc.kue.jobs import Job, job_from_api
 from dynsvc.kue.outcomes import ActiveJob, Counts, Expired, Failed, LimboScan, Outcome, Sighting, Waiting
@@ -17,6 +17,7 @@ from dynsvc.kue.store import PRIORITIES, JobStore
 __all__ = [
     "LOG_LINES",
     "PRIORITIES",
+    "TO_FOLLOW",
     "ActiveJob",
     "Counts",
     "Event",

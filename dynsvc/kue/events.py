@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from dynsvc.kue.ids import is_job_id
 
-__all__ = ["Event", "parse_event"]
+__all__ = ["TO_FOLLOW", "Event", "parse_event"]
+
+#: Names of the events that whoever works for Kue has to follow: jobs that come, vanish, or are out of time.
+TO_FOLLOW: Final = ("enqueue", "remove", "ttl exceeded")
 
 #: Longer messages are ignored; a job's result is the largest thing an honest one carries.
 _LONGEST_BYTES = 4 * 1024 * 1024
@@ -86,7 +90,7 @@ class Event:
         return self.args[0] if named and isinstance(self.args[0], str) else None
 
 
-def parse_event(raw: object) -> Event | None:
+def parse_event(raw: object, names: Sequence[str] = ()) -> Event | None:
     """Return the event in a message, or None for anything that is none. Never raises.
 
     Parameters
@@ -94,10 +98,15 @@ def parse_event(raw: object) -> Event | None:
     raw
         The message, text or bytes. Its id may be a number or a text; :attr:`Event.job_id` is always a text
         that :func:`dynsvc.kue.ids.is_job_id` accepts.
+    names
+        The events that matter, if not all do. Others, which are most, need not be read to be told from them;
+        some may be returned all the same.
     """
     if isinstance(raw, bytes | bytearray | memoryview):
         raw = bytes(raw).decode("utf-8", errors="replace")
     if not isinstance(raw, str) or len(raw) > _LONGEST_BYTES:
+        return None
+    if names and not any(name in raw for name in names):
         return None
     try:
         document = json.loads(raw)

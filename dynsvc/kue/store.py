@@ -77,16 +77,22 @@ class JobStore(Upkeep):
                 hashes = pipeline.execute()
             yield from filter(None, map(job_from_hash, ids, hashes))
 
-    def waiting(self, types: Sequence[str], limit: int) -> Waiting:
+    def waiting(self, types: Sequence[str], limit: int, *, taken: str = "") -> Waiting:
         """Return the first *limit* waiting jobs of all *types* in the order in which they are to run.
 
         Entries of the queue that no worker must run are taken out of it and reported: the job is gone, or
         has a state of its own, as the original service wrote it.
+
+        Parameters
+        ----------
+        taken
+            Name of a sorted set of job ids beside Kue's keys. They are passed over, and with them it is
+            *limit* jobs.
         """
         kinds = list(dict.fromkeys(types))
         if limit < 1 or not kinds:
             return Waiting()
-        waiting, dropped = self._scripts.run("waiting", limit, *kinds)
+        waiting, dropped = self._scripts.run("waiting", limit, taken, *kinds)
         return Waiting(_pairs(waiting), _pairs(dropped))
 
     def outcome(self, job_id: str) -> Outcome:

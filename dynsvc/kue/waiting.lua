@@ -1,18 +1,28 @@
--- The first waiting jobs over several types. ARGV: head, limit, type...
+-- The first waiting jobs over several types. ARGV: head, limit, taken, type...
+-- `taken` is a sorted set of ids that are passed over; the limit is for them and what is found together.
 -- Returns {{id, type, ...}, {id, state, ...}}: what waits, in order, and what was dropped from the indices.
-local limit = tonumber(ARGV[2])
+local PAGE = 32
+local most, taken = tonumber(ARGV[2]), redis.call('ZRANGE', ARGV[3], 0, -1)
+local limit = most - #taken
+local is_taken = {}
+for _, id in ipairs(taken) do
+  is_taken[id] = true
+end
 local found, dropped = {}, {}
-for i = 3, #ARGV do
+for i = 4, #ARGV do
   local kind = ARGV[i]
   local index = key('jobs:' .. kind .. ':inactive')
-  local kept, examined = 0, 0
-  while kept < limit and examined < limit + 1000 do
-    -- What is dropped leaves the index, so the next page begins behind what was kept.
-    local page = redis.call('ZRANGE', index, kept, limit - 1, 'WITHSCORES')
+  local kept, passed, examined = 0, 0, 0
+  while kept < limit and examined < most + 1000 do
+    -- What is dropped leaves the index, so the next page begins behind what stays.
+    local page = redis.call('ZRANGE', index, kept + passed, kept + passed + PAGE - 1, 'WITHSCORES')
     if #page == 0 then
       break
     end
     for j = 1, #page, 2 do
+      if kept >= limit then
+        break
+      end
       local member = page[j]
       local id = id_of(member)
       examined = examined + 1
@@ -22,6 +32,8 @@ for i = 3, #ARGV do
           redis.call('ZREM', name, member)
           redis.call('ZADD', name, page[j + 1], zid(member))
         end
+      elseif id and is_taken[id] then
+        passed = passed + 1
       else
         local fields = id and redis.call('HMGET', key('job:' .. id), 'type', 'state') or {}
         if fields[1] == kind and fields[2] == 'inactive' then

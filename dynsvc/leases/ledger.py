@@ -117,6 +117,11 @@ class Ledger:
         """Channel on which a bridge hears that a place in the window became free."""
         return f"{self._head}wake"
 
+    @property
+    def leases(self) -> str:
+        """Name of the sorted set with the ids of all orders in flight."""
+        return f"{self._head}leases"
+
     def _call(self, script: str, *args: object) -> Call:
         return Call(self._scripts, script, tuple(map(str, args)))
 
@@ -126,15 +131,7 @@ class Ledger:
     def in_flight(self) -> int:
         """Return the number of orders in flight."""
         with answering(self._peer):
-            return int(self._client.zcard(f"{self._head}leases"))
-
-    def occupied(self) -> tuple[int, int]:
-        """Return the number of orders in flight, and an upper limit of those that no worker has begun."""
-        with answering(self._peer), self._client.pipeline(transaction=False) as pipeline:
-            pipeline.zcard(f"{self._head}leases")
-            pipeline.scard(f"{self._head}waiting")
-            in_flight, waiting = pipeline.execute()
-        return int(in_flight), int(waiting)
+            return int(self._client.zcard(self.leases))
 
     def tell_cancelled(self, order_id: str, sentence: str) -> None:
         """Tell the bridges, for their logs, who removed an order: Kue forgets the order and its log."""
@@ -156,7 +153,7 @@ class Ledger:
             return []
         with answering(self._peer), self._client.pipeline(transaction=False) as pipeline:
             for order_id in order_ids:
-                pipeline.zscore(f"{self._head}leases", order_id)
+                pipeline.zscore(self.leases, order_id)
             scores = pipeline.execute()
         return [score is not None for score in scores]
 

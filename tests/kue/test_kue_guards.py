@@ -371,3 +371,27 @@ def test_a_removed_job_leaves_no_trace_whatever_its_state_says(
     ]
     assert indices == []
     assert client.exists(f"q:job:{job_id}", f"q:job:{job_id}:log") == 0
+
+
+def test_jobs_that_are_taken_are_passed_over_and_count(
+    store: JobStore, kind: str, client: redis.Redis
+) -> None:
+    job_ids = [store.create(kind, {}) for _ in range(80)]
+    taken = f"taken:{kind}"
+    assert len(store.waiting([kind], 70, taken=taken).ids) == 70, "a set that is not there is empty"
+    client.zadd(taken, dict.fromkeys([*job_ids[:40], job_ids[41], "99999"], 1))
+    assert store.waiting([kind], 44, taken=taken).ids == ((job_ids[40], kind), (job_ids[42], kind))
+    assert store.waiting([kind], 42, taken=taken).ids == ()
+    seen = store.waiting([kind], 1000, taken=taken)
+    assert [job_id for job_id, _ in seen.ids] == [job_ids[40], *job_ids[42:]]
+    assert seen.dropped == ()
+
+
+def test_a_leftover_is_left_alone_while_it_is_taken(store: JobStore, kind: str, client: redis.Redis) -> None:
+    stale, good = store.create(kind, {}), store.create(kind, {})
+    client.hset(f"q:job:{stale}", "state", "complete")
+    client.zadd(f"taken:{kind}", {stale: 1})
+    seen = store.waiting([kind], 10, taken=f"taken:{kind}")
+    assert (seen.ids, seen.dropped) == (((good, kind),), ())
+    client.zrem(f"taken:{kind}", stale)
+    assert store.waiting([kind], 10, taken=f"taken:{kind}").dropped == ((stale, "complete"),)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynsvc.kue.events import Event, parse_event
+from dynsvc.kue.events import TO_FOLLOW, Event, parse_event
 from dynsvc.kue.ids import is_job_id
 
 
@@ -122,3 +122,10 @@ def test_details_of_events() -> None:
     assert Event(job_id="1", name="failed", args=("why", None)).message == "why"
     assert Event(job_id="1", name="failed", args=(7,)).message is None
     assert Event(job_id="1", name="failed").message is None
+
+
+@pytest.mark.parametrize("args", [["progress", 15, 100, None], ["complete", {"a": "b"}], ["start", "order"]])
+def test_events_that_do_not_matter_are_not_read(args: list[object]) -> None:
+    raw = json.dumps({"id": 1, "event": args[0], "args": args})
+    assert parse_event(raw, TO_FOLLOW) is None
+    assert parse_event(raw, ("enqueue", str(args[0]))) == parse_event(raw) is not None
