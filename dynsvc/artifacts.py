@@ -25,7 +25,7 @@ from dynsvc.errors import (
     SettingsInvalid,
     StorageUnavailable,
 )
-from dynsvc.files import complete, copied, make_lasting, measured, moved, published
+from dynsvc.files import complete, copied, measured, moved, published
 from dynsvc.measured import Measured
 from dynsvc.outputs import discard
 
@@ -88,12 +88,12 @@ class ArtifactStore:
         *,
         give: bool = False,
         measured_as: Measured | None = None,
-        lasting: bool = True,
     ) -> Artifact:
         """Store a copy of the file *path* under *key*; what was there under it is replaced.
 
         A file that is already there with the same bytes is left alone. In a folder the file appears complete
-        or not at all; other stores are as good as their driver's upload, and :meth:`get` notices the rest.
+        or not at all, and survives a power cut from then on; other stores are as good as their driver's
+        upload, and :meth:`get` notices the rest.
 
         Parameters
         ----------
@@ -102,9 +102,6 @@ class ArtifactStore:
             system it only gets another name.
         measured_as
             What the caller measured while it wrote the file; else it is read once more.
-        lasting
-            It survives a power cut of a folder's host. Otherwise, where it is given, only from
-            :meth:`make_lasting` on: most files are read once, at once, by the process that made them.
 
         Raises
         ------
@@ -114,31 +111,11 @@ class ArtifactStore:
         target = self._path(key)
         with self._errors(key):
             if self._is_folder:
-                if give:
-                    found = moved(path, target, measured_as, lasting=lasting)
-                else:
-                    found = _in_use(path, Path(target))
+                found = moved(path, target, measured_as) if give else _in_use(path, Path(target))
                 found = found or published(path, target)
             else:
                 found = self._uploaded(path, target, measured_as or measured(path))
         return Artifact(key=key, sha256=found.sha256, size_bytes=found.size_bytes)
-
-    def make_lasting(self, artifact: Artifact) -> None:
-        """Have a stored file survive a power cut from now on. Stores that are no folder see to it themselves.
-
-        Raises
-        ------
-        ArtifactMissing
-            The store has no such file (permanent).
-        StorageUnavailable
-            The store does not answer (transient).
-        """
-        if self._is_folder:
-            with self._errors(artifact.key):
-                try:
-                    make_lasting(self._path(artifact.key))
-                except FileNotFoundError as error:
-                    raise ArtifactMissing(artifact.key, self.place) from error
 
     def get(self, artifact: Artifact, dest: Path) -> Path:
         """Write a copy of *artifact* to the file *dest*, which appears complete and right or not at all.

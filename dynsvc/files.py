@@ -23,7 +23,6 @@ __all__ = [
     "copied",
     "created",
     "fresh_folder",
-    "make_lasting",
     "measured",
     "moved",
     "published",
@@ -108,34 +107,24 @@ def published(path: Name, target: Name) -> Measured:
     return found
 
 
-def moved(path: Name, target: Name, known: Measured | None, *, lasting: bool) -> Measured | None:
-    """Give the file *path* the name *target*; None where that is on another file system.
+def moved(path: Name, target: Name, known: Measured | None) -> Measured | None:
+    """Give the file *path* the name *target*, for good; None where that is on another file system.
 
     Parameters
     ----------
     known
         What was measured while the file was written; else it is read.
-    lasting
-        It survives a power cut from then on.
     """
     found = known or measured(path)
-    if lasting:
-        _sync(path)
+    _sync(path)
     try:
         _in_folder(target, lambda: os.replace(path, target))
     except OSError as error:
         if error.errno == errno.EXDEV:
             return None
         raise
-    if lasting:
-        _sync(os.path.dirname(target))
+    _sync(os.path.dirname(target))
     return found
-
-
-def make_lasting(path: Name) -> None:
-    """Have the file *path* and its name survive a power cut from now on."""
-    _sync(path)
-    _sync(os.path.dirname(path))
 
 
 def write(fd: int, content: bytes) -> None:

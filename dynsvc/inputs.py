@@ -26,6 +26,8 @@ def place(
     input_dir: Path,
     placeholders: Placeholders,
     values: Mapping[str, str],
+    *,
+    link: bool = True,
 ) -> Path:
     """Put into *input_dir* what *algorithm* reads, and return the picture's path there.
 
@@ -34,11 +36,14 @@ def place(
     algorithm
         Its descriptor says format, name and further files.
     picture
-        The region as it was fetched, PNG or JPEG, outside of *input_dir*; it is not changed.
+        The region as it was fetched, PNG or JPEG, outside of *input_dir*.
     input_dir
         Empty.
     placeholders, values
         For the further files; *values* come from :func:`dynsvc.parameters.fill`.
+    link
+        Whether the algorithm may get *picture* itself by another name, and not a copy: it may change what it
+        gets.
 
     Raises
     ------
@@ -53,9 +58,7 @@ def place(
     if "/" in name:
         target.parent.mkdir(parents=True, exist_ok=True)
     if declared.format in ("any", _FORMATS.get(picture.suffix)):
-        try:
-            os.link(picture, target)
-        except OSError:  # no links on this file system
+        if not (link and _linked(picture, target)):
             shutil.copyfile(picture, target)
     else:
         _convert(picture, target, declared.format, placeholders.mpp)
@@ -64,6 +67,14 @@ def place(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(filled(content, placeholders, algorithm.parameters, values), indent=1))
     return target
+
+
+def _linked(picture: Path, target: Path) -> bool:
+    try:
+        os.link(picture, target)
+    except OSError:  # no links on this file system
+        return False
+    return True
 
 
 def _convert(picture: Path, target: Path, wanted: str, mpp_um: float) -> None:

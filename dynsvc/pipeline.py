@@ -53,9 +53,9 @@ __all__ = [
     "Ports",
     "fetch_order",
     "fetch_roi",
-    "make_lasting",
     "persisting",
     "planned",
+    "put_away",
     "run_algorithm",
     "upload_zip",
 ]
@@ -152,28 +152,27 @@ def _mpp(order: Order, slide: Slide, algorithm: Algorithm) -> tuple[float, str]:
 
 
 def fetch_roi(message: Message, ports: Ports, attempt: Attempt) -> Message:
-    """Fetch the region's pixels and store them as an artifact; of a region in tiles, plan the tiles."""
+    """Fetch the region's pixels, as an artifact in hand; of a region in tiles, plan the tiles."""
     began = time.monotonic()
     plan = planned(message)
     if plan.grid is not None:
         tiles = plan_tiles(message, ports, attempt)
         return message.model_copy(update={"tiles": tiles, "timings_s": timed(message, "fetch_roi", began)})
-    with workspace(ports, message) as folder, disk_errors(folder):
+    folder = attempt.files.folder()
+    with disk_errors(folder):
         picture = ports.source(plan.slide).fetch(plan.slide, plan.region, folder, "roi")
         key = artifact_key(message, f"roi-{plan.region}{picture.suffix}")
-        stored = ports.artifacts.put(
-            picture.path, key, give=True, measured_as=picture.measured, lasting=False
-        )
+        kept = attempt.files.keep(picture.path, key, picture.measured)
     fetched = Input(
-        picture=stored, suffix=picture.suffix, width_px=picture.width_px, height_px=picture.height_px
+        picture=kept, suffix=picture.suffix, width_px=picture.width_px, height_px=picture.height_px
     )
-    size = f"{picture.width_px} x {picture.height_px} px, {stored.size_bytes} bytes"
+    size = f"{picture.width_px} x {picture.height_px} px, {kept.size_bytes} bytes"
     attempt.report(REGION_FETCHED, f"region fetched: {size}")
     return message.model_copy(update={"input": fetched, "timings_s": timed(message, "fetch_roi", began)})
 
 
 def run_algorithm(message: Message, ports: Ports, attempt: Attempt) -> Message:
-    """Execute the algorithm on the region, check what it wrote, and store it as one zip.
+    """Execute the algorithm on the region, check what it wrote, and keep it as one zip, in hand.
 
     Of a region in tiles, survey it: its tiles are done by :mod:`dynsvc.wholeslide`.
     """
@@ -190,10 +189,12 @@ def run_algorithm(message: Message, ports: Ports, attempt: Attempt) -> Message:
         input_dir, output_dir = folder / "input", folder / "output"
         input_dir.mkdir()
         output_dir.mkdir()
-        picture = ports.artifacts.get(fetched.picture, folder / f"tile{fetched.suffix}")
+        in_hand = attempt.files.path_of(fetched.picture)
+        picture = in_hand or ports.artifacts.get(fetched.picture, folder / f"tile{fetched.suffix}")
         seen = runtime.seen(input_dir, output_dir)
         where = places(plan, seen, algorithm.input.file_name(picture.suffix))
-        place(algorithm, picture, input_dir, where, plan.parameters)
+        # What is in hand may have to go to another worker as it is.
+        place(algorithm, picture, input_dir, where, plan.parameters, link=in_hand is None)
         run = run_of(
             algorithm,
             message,
@@ -218,15 +219,13 @@ def run_algorithm(message: Message, ports: Ports, attempt: Attempt) -> Message:
         )
         packed = made.packed
         key = artifact_key(message, "result.zip")
-        stored = ports.artifacts.put(
-            packed.zip_path, key, give=True, measured_as=packed.measured, lasting=False
-        )
+        kept = attempt.files.keep(packed.zip_path, key, packed.measured)
     counted = {None: "done", 0: "nothing found"}.get(packed.objects, f"{packed.objects} objects found")
     took = "kept from an earlier order" if made.duration_s is None else f"in {made.duration_s:.1f} s"
-    ended = f"{algorithm.name}: {counted} {took}, zip of {stored.size_bytes} bytes"
+    ended = f"{algorithm.name}: {counted} {took}, zip of {kept.size_bytes} bytes"
     attempt.report(ALGORITHM_TO, *packed.remarks, ended)
     result = Result(
-        archive=stored,
+        archive=kept,
         objects=packed.objects,
         executed=made.executed,
         host=ports.settings.host,
@@ -235,20 +234,18 @@ def run_algorithm(message: Message, ports: Ports, attempt: Attempt) -> Message:
     return message.model_copy(update={"result": result, "timings_s": timed(message, "run_algorithm", began)})
 
 
-def make_lasting(message: Message, ports: Ports) -> None:
-    """Have what *message* refers to survive a power cut: another worker goes on with it.
-
-    Within a worker that is not needed: with the worker its attempt ends, and another one begins anew.
+def put_away(message: Message, ports: Ports, attempt: Attempt) -> None:
+    """Have the artifact store hold what *message* refers to: another worker goes on with it.
 
     Raises
     ------
-    ArtifactMissing, StorageUnavailable
-        As :meth:`dynsvc.artifacts.ArtifactStore.make_lasting`.
+    StorageUnavailable
+        As :meth:`dynsvc.artifacts.ArtifactStore.put`.
     """
     if message.result is not None:
-        ports.artifacts.make_lasting(message.result.archive)
+        attempt.files.put_away(message.result.archive, ports.artifacts)
     elif message.input is not None:
-        ports.artifacts.make_lasting(message.input.picture)
+        attempt.files.put_away(message.input.picture, ports.artifacts)
 
 
 def _production(ports: Ports, runtime: Runtime) -> Production:
@@ -285,7 +282,7 @@ def upload_zip(message: Message, ports: Ports, attempt: Attempt) -> Receipt:
     if result is None:
         raise OutputMissing(plan.algorithm, "a result", "nothing")
     with ExitStack() as held:
-        zip_path = ports.artifacts.in_place(result.archive)
+        zip_path = attempt.files.path_of(result.archive) or ports.artifacts.in_place(result.archive)
         if zip_path is None:
             folder = held.enter_context(workspace(ports, message))
             zip_path = ports.artifacts.get(result.archive, folder / "output.zip")

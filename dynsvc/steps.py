@@ -9,16 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-import structlog
-
 from dynsvc.algorithms import Algorithm, Catalog, Placeholders
 from dynsvc.artifacts import ArtifactStore
 from dynsvc.descriptors import Mode
-from dynsvc.errors import DynsvcError, InvalidOrder, StorageUnavailable
-from dynsvc.files import fresh_folder
+from dynsvc.errors import InvalidOrder, StorageUnavailable
+from dynsvc.inhand import InHand, remove_folder, working_folder
 from dynsvc.messages import Message, Plan
 from dynsvc.orders import Order, safe_name
-from dynsvc.outputs import discard
 from dynsvc.regions import Region
 from dynsvc.runtime import Admission, Run, Runtime, Seen
 from dynsvc.settings import Settings
@@ -44,14 +41,15 @@ __all__ = [
     "workspace",
 ]
 
-log = structlog.get_logger(__name__)
-
 #: Kue's progress, in percent, at the end of each step. The algorithm's own progress fills 15 to 90.
 CLAIMED, REGION_FETCHED, ALGORITHM_FROM, ALGORITHM_TO, UPLOADED = 5, 10, 15, 90, 95
 
 
 class Attempt(Protocol):
     """One claim of a job, seen from the steps."""
+
+    #: What the next step reads, where that runs here too.
+    files: InHand
 
     def report(self, percent: int, *lines: str) -> None:
         """Write progress and log lines to the job, if this attempt still owns it."""
@@ -95,20 +93,11 @@ class Ports:
 @contextmanager
 def workspace(ports: Ports, message: Message) -> Iterator[Path]:
     """A fresh folder of this host for one step; gone afterwards."""
-    parent = ports.settings.scratch / "work"
-    try:
-        folder = fresh_folder(parent, f"{safe_name(message.order_id)}-")
-    except OSError as error:
-        raise StorageUnavailable(str(parent), error.strerror or str(error)) from error
+    folder = working_folder(ports.settings.scratch, message.order_id)
     try:
         yield folder
     finally:
-        try:
-            # Files of the algorithm's user, links it made: discard follows none of them.
-            discard(folder)
-        except DynsvcError as error:
-            # The step is done, and must not be done again for that. The folder is swept by its age.
-            log.warning("working folder not removed", folder=str(folder), error=str(error))
+        remove_folder(folder)
 
 
 @contextmanager

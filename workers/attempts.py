@@ -15,6 +15,7 @@ from typing import Self, TypeVar
 import structlog
 
 from dynsvc.errors import AttemptEnded, DynsvcError, PeerUnavailable
+from dynsvc.inhand import InHand
 from dynsvc.kue.scripts import Call
 from dynsvc.leases import Ledger
 from dynsvc.messages import Message
@@ -109,6 +110,8 @@ class LeasedAttempt:
         #: The process's connections, and the present step's name, as traces know it.
         self.here, self.step = here, step
         self.order_id, self.token = message.order_id, message.token
+        #: What the next step reads, where that runs here too.
+        self.files = InHand(here.settings.scratch, message.order_id)
         #: Name of this execution.
         self.runner = runner
         self.leases = leases or here.ledger
@@ -144,6 +147,7 @@ class LeasedAttempt:
         _keeper.remove(self)
         self.tell()
         self.write_notes()
+        self.files.close()
 
     def has_claimed(self) -> None:
         """Begin to look whether the job, just claimed, stays the attempt's."""

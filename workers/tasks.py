@@ -162,7 +162,7 @@ def _worked(
         return grown, None
     following = onward.following(task, grown)
     if following is None:
-        persisting(lambda: pipeline.make_lasting(grown, here.ports))
+        persisting(lambda: pipeline.put_away(grown, here.ports, attempt))
     return grown, following
 
 
@@ -182,11 +182,13 @@ def _given_up(here: Site, message: Message, attempt: LeasedAttempt, step: str, e
         error = OrderOverdue(message.order_id, step, here.settings.order_limit_s)
         fail(here, message, error.headline, str(error), "")
     elif attempt.handed_back:
-        log.info("step handed back")
         try:
-            pipeline.make_lasting(message, here.ports)
-        except DynsvcError as error:  # only a power cut would tell
-            log.warning("not written for good", error=str(error))
+            pipeline.put_away(message, here.ports, attempt)
+        except DynsvcError as error:
+            # Nobody can go on with it. The order begins anew when the lease has run out.
+            log.warning("step not handed back", error=str(error))
+            return
+        log.info("step handed back")
         attempt.record()
         insist(lambda: here.ledger.hand_back(message.order_id, message.token, attempt.runner))
     else:

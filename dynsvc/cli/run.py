@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -17,6 +18,7 @@ from dynsvc.cli.console import console
 from dynsvc.cli.document import read_document
 from dynsvc.cli.progress import StepClock, display
 from dynsvc.http import Http
+from dynsvc.inhand import InHand
 from dynsvc.logs import configure
 from dynsvc.messages import Message
 from dynsvc.settings import Settings
@@ -29,7 +31,8 @@ __all__ = ["command"]
 class _Attempt:
     """An attempt that nobody else can end: progress goes to the screen."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, scratch: Path) -> None:
+        self.files = InHand(scratch, "run")
         self._clock = StepClock()
         self.display = display(console)
 
@@ -73,8 +76,9 @@ def command(order_file: Path, job_type: str | None, output: Path, upload: bool) 
     configured = Settings.load()
     configure(configured.model_copy(update={"log_level": "WARNING"}))
     out = console()
-    attempt = _Attempt(out)
-    with tempfile.TemporaryDirectory(prefix="dynsvc-run-") as folder, Http() as http, attempt.display:
+    scratch = tempfile.TemporaryDirectory(prefix="dynsvc-run-")
+    attempt = _Attempt(out, Path(scratch.name))
+    with scratch as folder, Http() as http, attempt.display:
         changes: dict[str, Any] = {"scratch": Path(folder), "artifacts": str(Path(folder, "artifacts"))}
         if configured.host_folder.is_dir():
             # It takes its turn beside the workers of this host. Where there are none, nothing is left behind.
@@ -91,7 +95,9 @@ def command(order_file: Path, job_type: str | None, output: Path, upload: bool) 
             message = do_tiles(message, site, attempt)
         assert message.result  # noqa: S101 - run_algorithm raised otherwise
         output.parent.mkdir(parents=True, exist_ok=True)
-        site.artifacts.get(message.result.archive, output)
+        result = attempt.files.path_of(message.result.archive)
+        assert result  # noqa: S101 - all steps are done here
+        shutil.copyfile(result, output)
         place = pipeline.upload_zip(message, site, attempt).place if upload else None
     for step, seconds in message.timings_s.items():
         out.print(f"{step:<14} {seconds:8.2f} s")

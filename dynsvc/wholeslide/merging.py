@@ -69,15 +69,15 @@ def merge_tiles(
         content[provenance.NAME] = _provenance(message, ports, merged.summary, hosts or {})
         made = archive.build(folder / "result.zip", content)
         key = artifact_key(message, "result.zip")
-        stored = ports.artifacts.put(folder / "result.zip", key, give=True, measured_as=made)
-    lines = [f"{plan.algorithm}: {objects} objects in {len(every)} tiles, zip of {stored.size_bytes} bytes"]
+        kept = attempt.files.keep(folder / "result.zip", key, made)
+    lines = [f"{plan.algorithm}: {objects} objects in {len(every)} tiles, zip of {kept.size_bytes} bytes"]
     if lost:
         lines.append(
             f"{len(lost)} tiles failed and are holes in the result: " + " ".join(map(str, lost[:20]))
         )
     attempt.report(ALGORITHM_TO, *lines)
     result = Result(
-        archive=stored,
+        archive=kept,
         objects=objects,
         executed=tiles.executed or f"program {_algorithm(message, ports).command[0]}",
         host=ports.settings.host,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from tests.support.hospital import Hospital
 from tests.support.orders import v4
 
@@ -16,6 +18,17 @@ def test_one_order_goes_all_the_way(site: Hospital) -> None:
     assert job["state"] == "complete", (job, site.jobs.log_lines(order_id))
     assert job["progress"] == "100"
     assert [upload.case_id for upload in site.uploads()] == [job["data"]["order"]["image"]["case_id"]]
+
+
+def test_an_order_that_stays_in_one_worker_needs_no_artifact_store(site: Hospital, tmp_path: Path) -> None:
+    site.install_copying_segmenter()
+    (tmp_path / "store").touch()  # nothing can be put below a file
+    site.start_worker(DYNSVC_ARTIFACTS=str(tmp_path / "store"))
+    site.start_bridge()
+    order_id = site.kue.post_job("analysisJob", v4(x=10, y=20, w=64, h=48))
+    site.wait_ended(order_id)
+    assert site.kue.get(f"/job/{order_id}")["state"] == "complete", site.jobs.log_lines(order_id)
+    assert len(site.uploads()) == 1
 
 
 def test_two_hundred_orders_all_complete_and_none_is_uploaded_twice(site: Hospital) -> None:

@@ -6,13 +6,14 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from dynsvc import messages
-from dynsvc.artifacts import Artifact
+from dynsvc.artifacts import ArtifactStore
 from dynsvc.errors import AttemptEnded
 from dynsvc.kue import JobStore, connect
 from dynsvc.kue.scripts import together
@@ -28,18 +29,18 @@ from workers.attempts import LeasedAttempt
 pytestmark = pytest.mark.services
 
 LEASE_S = 0.5
-PICTURE = Artifact(key="orders/1/roi.png", sha256="0" * 64, size_bytes=1)
+PICTURE = "orders/1/roi.png"
 
 
 @pytest.fixture
-def here(redis_server: RedisProcess) -> Iterator[Any]:
+def here(redis_server: RedisProcess, tmp_path: Path) -> Iterator[Any]:
     """What of a site an attempt needs."""
     client, head = connect(redis_server.settings), f"{uuid.uuid4().hex}:"
     yield SimpleNamespace(
         jobs=JobStore(client, head),
         ledger=Ledger(client, head, "Redis"),
         traces=Traces(client, head, "Redis", keep_s=60),
-        settings=SimpleNamespace(lease_s=LEASE_S, host="here"),
+        settings=SimpleNamespace(lease_s=LEASE_S, host="here", scratch=tmp_path / "scratch"),
         client=client,
         head=head,
     )
@@ -157,10 +158,10 @@ def test_a_step_that_was_taken_away_is_not_recorded(here: Any) -> None:
 
 
 @pytest.fixture
-def lasting(here: Any, monkeypatch: pytest.MonkeyPatch) -> list[Artifact]:
-    """What was written for good."""
-    found: list[Artifact] = []
-    here.ports = SimpleNamespace(artifacts=SimpleNamespace(make_lasting=found.append))
+def store(here: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ArtifactStore:
+    """The artifact store of a worker whose fetch_roi makes a picture of five bytes."""
+    found = ArtifactStore(str(tmp_path / "artifacts"))
+    here.ports = SimpleNamespace(artifacts=found)
     here.retry_policy = RetryPolicy(limit_s=1)
     here.settings.resend_s = 30
     monkeypatch.setattr(tasks, "site", lambda: here)
@@ -168,9 +169,15 @@ def lasting(here: Any, monkeypatch: pytest.MonkeyPatch) -> list[Artifact]:
     return found
 
 
-def fetched(_here: Any, message: Message, _attempt: Any) -> Message:
-    picture = Input(picture=PICTURE, suffix=".png", width_px=1, height_px=1)
+def fetched(_here: Any, message: Message, attempt: LeasedAttempt) -> Message:
+    path = attempt.files.folder() / "roi.png"
+    path.write_bytes(b"image")
+    picture = Input(picture=attempt.files.keep(path, PICTURE), suffix=".png", width_px=1, height_px=1)
     return message.model_copy(update={"input": picture})
+
+
+def in_scratch(here: Any) -> list[str]:
+    return [path.name for path in (here.settings.scratch / "work").glob("*/*")]
 
 
 def following(monkeypatch: pytest.MonkeyPatch, next_step: tuple[str, str] | None) -> None:
@@ -182,36 +189,39 @@ def one_step(here: Any, message: Message, attempt: Any) -> Any:
     return tasks._one_step(task, here, messages.FETCH_ROI, message, attempt)
 
 
-def test_what_another_worker_goes_on_with_is_written_for_good(
+def test_what_another_worker_goes_on_with_is_in_the_store(
     here: Any,
-    lasting: list[Artifact],
+    store: ArtifactStore,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     following(monkeypatch, None)
     with leased(here, "1", messages.FETCH_ROI) as attempt:
         attempt.claimed = False
         ended = one_step(here, attempt._message, attempt)
-    assert lasting == [PICTURE]
     assert ended.document is not None
+    picture = Message.from_document(ended.document).input
+    assert picture is not None
+    assert store.get(picture.picture, tmp_path / "copy").read_bytes() == b"image"
     assert here.ledger.message("1", "t") == ended.document
+    assert in_scratch(here) == []
 
 
-def test_what_goes_on_here_is_not(
+def test_what_goes_on_here_stays_in_hand(
     here: Any,
-    lasting: list[Artifact],
+    store: ArtifactStore,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     following(monkeypatch, (messages.RUN_ALGORITHM, "id"))
     with leased(here, "1", messages.FETCH_ROI) as attempt:
         attempt.claimed = False
         assert one_step(here, attempt._message, attempt).following == (messages.RUN_ALGORITHM, "id")
-    assert lasting == []
+        assert in_scratch(here) == ["roi.png"]
+    assert not store.exists(PICTURE)
+    assert in_scratch(here) == []
 
 
-def test_what_was_made_before_a_step_that_is_handed_back_is_written_for_good(
-    here: Any,
-    lasting: list[Artifact],
-) -> None:
+def given_back(here: Any) -> None:
     with leased(here, "1", messages.RUN_ALGORITHM) as attempt:
         attempt.claimed = False
         grown = fetched(here, attempt._message, attempt)
@@ -219,6 +229,24 @@ def test_what_was_made_before_a_step_that_is_handed_back_is_written_for_good(
         with pytest.raises(AttemptEnded) as ended:
             attempt.check()
         tasks._given_up(here, grown, attempt, messages.RUN_ALGORITHM, ended.value)
-    assert lasting == [PICTURE]
+
+
+def test_what_was_made_before_a_step_that_is_handed_back_is_in_the_store(
+    here: Any, store: ArtifactStore
+) -> None:
+    given_back(here)
+    assert store.exists(PICTURE)
     (entry,) = here.ledger.expired()
     assert entry.runner == ""
+
+
+def test_a_step_whose_files_the_store_does_not_take_is_not_handed_back(
+    here: Any, store: ArtifactStore, tmp_path: Path
+) -> None:
+    (tmp_path / "artifacts").write_text("no folder")
+    given_back(here)
+    assert here.ledger.expired() == []
+    time.sleep(2 * LEASE_S)
+    # Its lease runs out as that of a lost worker: the order begins anew.
+    (entry,) = here.ledger.expired()
+    assert entry.runner == "r"

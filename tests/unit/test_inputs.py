@@ -40,16 +40,22 @@ def picture(tmp_path: Path) -> Path:
     return path
 
 
-def placed(picture: Path, declared: Algorithm, **changes: Any) -> Path:
+def placed(picture: Path, declared: Algorithm, *, link: bool = True, **changes: Any) -> Path:
     folder = picture.parent / "input"
     folder.mkdir()
-    return place(declared, picture, folder, replace(PLACES, **changes), {"n": "7"})
+    return place(declared, picture, folder, replace(PLACES, **changes), {"n": "7"}, link=link)
 
 
 def test_without_a_wish_the_picture_is_the_one_that_was_fetched(picture: Path) -> None:
     found = placed(picture, algorithm())
     assert found == picture.parent / "input" / "tile.png"
     assert found.read_bytes() == picture.read_bytes()
+
+
+def test_an_algorithm_that_changes_its_input_changes_a_copy(picture: Path) -> None:
+    before = picture.read_bytes()
+    placed(picture, algorithm(), link=False).write_bytes(b"changed")
+    assert picture.read_bytes() == before
 
 
 @pytest.mark.parametrize(
