@@ -3,7 +3,7 @@
 iipsrv answers four requests with status 200 and something else than asked for: a region over its size limit
 (a smaller picture), one outside the slide (an error text as image/jpeg), one at the slide's edge (cropped, at
 times by a pixel too much), and it writes JPEG only. So regions are asked for in pieces, and every answer is
-decoded and measured.
+measured: kind, size, and whether it is whole.
 """
 
 from __future__ import annotations
