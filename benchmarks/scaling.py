@@ -50,10 +50,10 @@ PATH: tuple[tuple[str, dict[str, Any]], ...] = (
     ("a window of 64, one zip is loaded at a time", {"window": 64, "loaders": 1}),
     ("the loader keeps pace", {"loaders": 10_000}),
     ("a window of twice all slots", {"window": 0}),
-    ("100 Gbit/s for images and artifacts (S3)", {"store_bytes_s": 1.25e10, "images_bytes_s": 1.25e10}),
     ("the broker is a Redis of its own", {"broker": "redis"}),
     ("two bridges", {"bridges": 2}),
     ("workers for io and for cpu", {"divided": True}),
+    ("100 Gbit/s for artifacts (S3)", {"store_bytes_s": 1.25e10}),
     ("the broker is RabbitMQ", {"broker": "rabbitmq"}),
     ("instead, a Redis as broker and workers that gossip", {"broker": "redis", "gossip": True}),
 )

@@ -86,6 +86,11 @@ class Site:
         return self.window or 2 * self.hosts * self.slots
 
     @property
+    def stored_bytes(self) -> float:
+        """What an order writes to the artifact store and reads from it."""
+        return 2 * (self.region_bytes + self.zip_bytes) if self.divided else 0.0
+
+    @property
     def order(self) -> str:
         return "order_divided" if self.divided else "order"
 
@@ -105,8 +110,8 @@ def loads(costs: Costs, site: Site) -> dict[str, tuple[float, float]]:
         "bridge": (0.0, bridge_s(costs, site.bridges)),
         "loader": (0.0, site.loader_s / site.loaders),
         "image server": (0.0, site.region_bytes / site.images_bytes_s),
-        # Written once and read once; workers that do all steps still go through it.
-        "artifacts": (0.0, 2 * (site.region_bytes + site.zip_bytes) / site.store_bytes_s),
+        # Written once and read once, where another worker goes on.
+        "artifacts": (0.0, site.stored_bytes / site.store_bytes_s),
         "Redis": (0.0, orders),
     }
     if site.broker == "shared":
@@ -272,13 +277,17 @@ class World:
                     yield from self.broker.use(self.message_s / PARTS)
                 if part == 2 and not site.cores:
                     yield from self.images.use(site.region_bytes / site.images_bytes_s)
-                    yield from self.store.use(2 * site.region_bytes / site.store_bytes_s)
+                    yield from self._stored(site.region_bytes)
                 elif part == 4:
                     yield from self._child()
                     yield from self._program(site.program_s)
                 elif part == 6 and not site.cores:
-                    yield from self.store.use(2 * site.zip_bytes / site.store_bytes_s)
+                    yield from self._stored(site.zip_bytes)
             self.env.process(self._loaded())
+
+    def _stored(self, file_bytes: float) -> Steps:
+        if self.site.divided:
+            yield from self.store.use(2 * file_bytes / self.site.store_bytes_s)
 
     def _child(self) -> Steps:
         yield from Service(self).use(self.children_s)

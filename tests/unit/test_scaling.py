@@ -45,7 +45,7 @@ SITE = Site(hosts=4, slots=4, program_s=0.2, loader_s=0.0, store_bytes_s=1e12, i
     [
         (COSTS, {}, "slots"),
         (COSTS, {"loaders": 1, "loader_s": 0.1}, "loader"),
-        (COSTS, {"store_bytes_s": 1e8}, "artifacts"),
+        (COSTS, {"store_bytes_s": 1e8, "divided": True}, "artifacts"),
         (COSTS, {"hosts": 1, "slots": 200, "program_s": 0.5}, "workers"),
         (SLOW_REDIS, {"slots": 100, "program_s": 2.0}, "Redis"),
     ],
