@@ -133,7 +133,7 @@ class LeasedAttempt:
         self._lines: list[str] = []
         self._notes: list[Noted] = []
         # An order that is done at once writes it when it ends.
-        self._told = time.monotonic()
+        self._began = self._told = time.monotonic()
         #: The step that runs, where the ledger has not heard of it.
         self._unrecorded = ""
 
@@ -148,6 +148,11 @@ class LeasedAttempt:
         self.tell()
         self.write_notes()
         self.files.close()
+
+    @property
+    def is_new(self) -> bool:
+        """Whether it may be done in a moment, and what it has to tell be written with its end."""
+        return time.monotonic() - self._began < _REPORT_S
 
     def has_claimed(self) -> None:
         """Begin to look whether the job, just claimed, stays the attempt's."""
@@ -366,6 +371,8 @@ class _Keeper:
                 # While Redis is away, each try takes its time; the leases need the thread more.
                 if all(renewed):
                     for attempt in running:
+                        if attempt.is_new:
+                            continue
                         if not (attempt.record() and attempt.tell()):
                             break
                         attempt.write_notes()

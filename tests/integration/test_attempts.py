@@ -23,7 +23,7 @@ from dynsvc.retry import RetryPolicy
 from dynsvc.traces import Traces
 from tests.support.hospital import eventually
 from tests.support.redis import RedisProcess
-from workers import onward, tasks
+from workers import attempts, onward, tasks
 from workers.attempts import LeasedAttempt
 
 pytestmark = pytest.mark.services
@@ -105,6 +105,22 @@ def test_reports_close_to_each_other_are_one_write(here: Any) -> None:
         assert job is not None
         assert job.progress == 20, "smaller than that of the attempt before"
         assert here.jobs.log_lines("1") == ["claimed", "fetched", "done"]
+
+
+def test_an_attempt_that_has_just_begun_writes_all_with_its_end(
+    here: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own(here, "1")
+    monkeypatch.setattr(attempts, "_REPORT_S", 60)
+    with leased(here, "1", "fetch_order") as attempt:
+        attempt.has_claimed()
+        attempt.report(5, "claimed")
+        attempt.note(event="looked")
+        time.sleep(3 * LEASE_S)  # time for several renewals
+        assert here.jobs.log_lines("1") == []
+        assert here.traces.read("1") == []
+    assert here.jobs.log_lines("1") == ["claimed"]
+    assert [noted.facts for noted in here.traces.read("1")] == [{"event": "looked"}]
 
 
 def test_all_that_is_untold_goes_with_what_ends_the_attempt(here: Any) -> None:
