@@ -90,8 +90,9 @@ class InHand:
         OSError
             The disk is full or away.
         """
-        kept = self.folder() / path.name
-        if path != kept:
+        folder, kept = self.folder(), path
+        if path.parent != folder:
+            kept = folder / path.name
             os.replace(path, kept)  # noqa: PTH105 - as often as there are orders
         sha256, size_bytes = known or measured(kept)
         self._paths[key] = kept

@@ -24,8 +24,8 @@ _known: WeakKeyDictionary[redis.Redis, dict[str, str]] = WeakKeyDictionary()
 
 
 @cache
-def _text(folder: Path, name: str) -> str:
-    prelude, script = (folder / f"{part}.lua" for part in ("_common", name))
+def _text(folder: str, name: str) -> str:
+    prelude, script = (Path(folder, f"{part}.lua") for part in ("_common", name))
     return f"{prelude.read_text(encoding='utf-8')}\n{script.read_text(encoding='utf-8')}"
 
 
@@ -38,7 +38,7 @@ class Scripts:
 
     def __init__(self, client: redis.Redis, head: str, peer: str, *, folder: Path = _FOLDER) -> None:
         self.client, self.head, self.peer = client, head, peer
-        self._folder = folder
+        self._folder = str(folder)
         self._digests = _known.setdefault(client, {})
 
     def run(self, name: str, *args: str | int) -> Any:
