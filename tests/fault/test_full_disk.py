@@ -14,8 +14,9 @@ from tests.support.faults import (
     full_disk,
     place,
     start,
+    start_worker,
 )
-from tests.support.hospital import Hospital
+from tests.support.hospital import Hospital, Program
 from tests.support.services import missing
 
 pytestmark = pytest.mark.services
@@ -31,6 +32,12 @@ def fill(site: Hospital) -> Iterator[Fill]:
         yield fill
 
 
+def divided(site: Hospital, **env: str) -> tuple[Program, Program]:
+    """Start workers for ``io`` and for ``cpu``: only what goes from one to the other is in the store."""
+    (io,), _ = start(site, "-Q", "io", **env)
+    return io, start_worker(site, "-Q", "cpu", **env)
+
+
 @pytest.mark.parametrize("setting", ["DYNSVC_SCRATCH", "DYNSVC_ARTIFACTS", "DYNSVC_RESULTS"])
 def test_a_disk_that_is_full_from_the_beginning(
     setting: str, site: Hospital, segmenter: Segmenter, fill: Fill
@@ -39,7 +46,10 @@ def test_a_disk_that_is_full_from_the_beginning(
         {"DYNSVC_SINK": "directory"} if "RESULTS" in setting else {}
     )
     fill(True)
-    (worker,), _ = start(site, **env)
+    if setting == "DYNSVC_ARTIFACTS":
+        worker, _ = divided(site, **env)
+    else:
+        (worker,), _ = start(site, **env)
     (order_id,) = place(site)
     worker.wait_for("No space left on device")
     worker.wait_for("step tries again")
@@ -60,7 +70,7 @@ def test_a_disk_that_fills_up_while_the_algorithm_runs(
     site: Hospital, segmenter: Segmenter, fill: Fill
 ) -> None:
     segmenter.hold()
-    (worker,), _ = start(site, DYNSVC_ARTIFACTS=str(site.folder / "disk"))
+    _, worker = divided(site, DYNSVC_ARTIFACTS=str(site.folder / "disk"))
     (order_id,) = place(site)
     segmenter.wait_for()
     fill(True)
