@@ -77,14 +77,18 @@ def created(path: Path, content: bytes) -> Measured:
 
 
 @contextmanager
-def complete(path: Name, *, lasting: bool) -> Iterator[int]:
+def complete(path: Name, *, lasting: bool, folder_too: bool = True) -> Iterator[int]:
     """Open a new file that gets the name *path* when the block ends well, and is removed otherwise.
 
-    The folder is made where it is missing. With *lasting*, the file's bytes survive a power cut from then on.
-    Working copies need not.
+    With *folder_too* the folder is made where it is missing. With *lasting*, the file's bytes survive a power cut
+    from then on. Working copies need not.
     """
     partial = os.path.join(os.path.dirname(path), f"{_PARTIAL}{secrets.token_hex(8)}")
-    fd = _in_folder(partial, lambda: os.open(partial, _NEW, _MODE))
+
+    def opened() -> int:
+        return os.open(partial, _NEW, _MODE)
+
+    fd = _in_folder(partial, opened) if folder_too else opened()
     try:
         try:
             yield fd

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -122,21 +123,19 @@ def write_png(picture: Image.Image, path: Path) -> Picture:
     StorageUnavailable
         The file cannot be written (transient).
     """
-    part = path.with_name(f".{path.name}.part")
-    with _disk_errors(path):
-        try:
-            # Higher levels cost several times as much and save a few percent.
-            picture.save(part, "PNG", compress_level=1)
-            part.replace(path)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
+    with (
+        _disk_errors(path),
+        complete(path, lasting=False, folder_too=False) as fd,
+        os.fdopen(fd, "wb", closefd=False) as stream,
+    ):
+        # Higher levels cost several times as much and save a few percent.
+        picture.save(stream, "PNG", compress_level=1)
     return Picture(path=path, media_type="image/png", width_px=picture.width, height_px=picture.height)
 
 
 def write_bytes(body: bytes, path: Path) -> Measured:
     """Write *body* to *path*, as :func:`write_png` does, and measure it."""
-    with _disk_errors(path), complete(path, lasting=False) as fd:
+    with _disk_errors(path), complete(path, lasting=False, folder_too=False) as fd:
         write(fd, body)
     return Measured.of(body)
 

@@ -98,7 +98,7 @@ def test_a_file_appears_complete_or_not_at_all(tmp_path: Path) -> None:
     assert write_bytes(b"abc", tmp_path / "x") == Measured.of(b"abc")
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("x", b"abc")]
     with pytest.raises(StorageUnavailable):
-        write_bytes(b"abc", tmp_path / "x" / "y")
+        write_bytes(b"abc", tmp_path / "none" / "x")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "full").touch()
     with pytest.raises(StorageUnavailable):
