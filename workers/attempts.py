@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self
 
 import structlog
 
-from dynsvc.errors import AttemptEnded, DynsvcError, PeerUnavailable
+from dynsvc.errors import AttemptEnded, DynsvcError
 from dynsvc.inhand import InHand
 from dynsvc.kue.scripts import Call
 from dynsvc.leases import Ledger
@@ -22,11 +22,9 @@ from dynsvc.messages import Message
 from dynsvc.site import Site
 from dynsvc.traces import Noted
 
-__all__ = ["LeasedAttempt", "hand_back_all", "insist", "short"]
+__all__ = ["LeasedAttempt", "hand_back_all", "short"]
 
 log = structlog.get_logger(__name__)
-
-T = TypeVar("T")
 
 #: Leases are renewed, and jobs looked at, this often: a cancelled order stops within two seconds.
 RENEW_S = 1.0
@@ -34,33 +32,9 @@ RENEW_S = 1.0
 _REPORT_S = 0.5
 #: What is known of a job is taken for true this long. A cancelled order may begin another step meanwhile.
 _FRESH_S = 0.1
-#: A write that ends a step is tried for this long against a Redis that is away. It outlasts a restart.
-_INSIST_S = 600.0
 _KEPT_LINES = 200
 _TAKEN = "the job was removed, put back or given to another worker"
 _OVERTAKEN = "its lease ran out and the order was taken from it"
-
-
-def insist(write: Callable[[], T]) -> T:
-    """Do *write* until the server answers, for at most ten minutes.
-
-    Every write given here is guarded: done twice because its reply was lost, it counts once.
-
-    Raises
-    ------
-    PeerUnavailable
-        The server stayed away.
-    """
-    deadline, pause_s = time.monotonic() + _INSIST_S, 0.1
-    while True:
-        try:
-            return write()
-        except PeerUnavailable as error:
-            if time.monotonic() + pause_s > deadline:
-                raise
-            log.warning("waits for Redis", error=str(error), pause_s=pause_s)
-            time.sleep(pause_s)
-            pause_s = min(pause_s * 2, 5.0)
 
 
 def short(step: str) -> str:

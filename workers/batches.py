@@ -8,7 +8,7 @@ from dynsvc import messages
 from dynsvc.celery import send, send_batch
 from dynsvc.errors import PeerUnavailable
 from dynsvc.site import Site
-from workers.attempts import insist
+from workers.insist import insist
 
 __all__ = ["send_batches", "settle"]
 

@@ -13,7 +13,8 @@ from dynsvc import metrics
 from dynsvc.errors import AlgorithmFailed, DynsvcError
 from dynsvc.messages import Message
 from dynsvc.site import Site
-from workers.attempts import LeasedAttempt, insist
+from workers.attempts import LeasedAttempt
+from workers.insist import insist
 
 __all__ = ["error_details", "fail", "left", "traced"]
 

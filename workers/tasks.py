@@ -29,9 +29,10 @@ from dynsvc.site import Site, summary
 from dynsvc.tracing import span
 from dynsvc.wholeslide import merging
 from workers import onward
-from workers.attempts import LeasedAttempt, insist, short
+from workers.attempts import LeasedAttempt, short
 from workers.batches import send_batches
 from workers.endings import error_details, fail, left, traced
+from workers.insist import insist
 
 __all__ = [
     "fetch_order",

@@ -28,9 +28,10 @@ from dynsvc.steps import ALGORITHM_FROM, ALGORITHM_TO, workspace
 from dynsvc.tiles import Tile
 from dynsvc.tracing import span
 from dynsvc.wholeslide.tilework import TileWork, tiles_of
-from workers.attempts import LeasedAttempt, insist
+from workers.attempts import LeasedAttempt
 from workers.batches import send_batches, settle
 from workers.endings import error_details, fail, left
+from workers.insist import insist
 from workers.tasks import site
 
 __all__ = ["run_tiles"]

@@ -2,12 +2,8 @@
 -- `taken` is a sorted set of ids that are passed over; the limit is for them and what is found together.
 -- Returns {{id, type, ...}, {id, state, ...}}: what waits, in order, and what was dropped from the indices.
 local PAGE = 32
-local most, taken = tonumber(ARGV[2]), redis.call('ZRANGE', ARGV[3], 0, -1)
-local limit = most - #taken
-local is_taken = {}
-for _, id in ipairs(taken) do
-  is_taken[id] = true
-end
+local most, taken = tonumber(ARGV[2]), ARGV[3]
+local limit = most - redis.call('ZCARD', taken)
 local found, dropped = {}, {}
 for i = 4, #ARGV do
   local kind = ARGV[i]
@@ -32,7 +28,7 @@ for i = 4, #ARGV do
           redis.call('ZREM', name, member)
           redis.call('ZADD', name, page[j + 1], zid(member))
         end
-      elseif id and is_taken[id] then
+      elseif id and redis.call('ZSCORE', taken, id) then
         passed = passed + 1
       else
         local fields = id and redis.call('HMGET', key('job:' .. id), 'type', 'state') or {}

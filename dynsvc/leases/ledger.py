@@ -126,7 +126,7 @@ class Ledger:
         return Call(self._scripts, script, tuple(map(str, args)))
 
     def _run(self, script: str, *args: object) -> Any:
-        return self._scripts.run(script, *map(str, args))
+        return self._call(script, *args).run()
 
     def in_flight(self) -> int:
         """Return the number of orders in flight."""

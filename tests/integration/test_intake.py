@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,19 +11,11 @@ import redis
 from bridge.intake import Intake
 from dynsvc import messages
 from dynsvc.errors import PeerUnavailable
-from dynsvc.kue import JobStore, connect
+from dynsvc.kue import JobStore
 from dynsvc.leases import Ledger
 from dynsvc.settings import Settings
-from tests.support.redis import RedisProcess
 
 pytestmark = pytest.mark.services
-
-
-@pytest.fixture
-def client(redis_server: RedisProcess) -> Iterator[redis.Redis]:
-    client = connect(redis_server.settings)
-    yield client
-    client.close()
 
 
 @pytest.fixture

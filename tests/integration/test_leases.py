@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import redis
 
 from dynsvc.errors import AttemptEnded
-from dynsvc.kue import connect
 from dynsvc.leases import AWAIT_LOADER, Ledger, Start
-from tests.support.redis import RedisProcess
 
 pytestmark = pytest.mark.services
 
 KEEP_S = 60.0
-
-
-@pytest.fixture
-def client(redis_server: RedisProcess) -> Iterator[redis.Redis]:
-    client = connect(redis_server.settings)
-    yield client
-    client.close()
 
 
 @pytest.fixture
