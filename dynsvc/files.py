@@ -80,8 +80,8 @@ def created(path: Path, content: bytes) -> Measured:
 def complete(path: Name, *, lasting: bool, folder_too: bool = True) -> Iterator[int]:
     """Open a new file that gets the name *path* when the block ends well, and is removed otherwise.
 
-    With *folder_too* the folder is made where it is missing. With *lasting*, the file's bytes survive a power cut
-    from then on. Working copies need not.
+    With *folder_too* the folder is made where it is missing. With *lasting*, the file's bytes survive a power
+    cut from then on. Working copies need not.
     """
     partial = os.path.join(os.path.dirname(path), f"{_PARTIAL}{secrets.token_hex(8)}")
 
